@@ -1,0 +1,1 @@
+"""What the data is: values, numbers, keys, schemas, capacity, versions. Pure; knows no storage."""
