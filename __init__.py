@@ -1,8 +1,75 @@
 """millstream: a durable DynamoDB-compatible database in one process.
 
-The facade. Everything is loaded on first use (PEP 562), so that ``import millstream`` costs nothing.
+The facade. ``open_database`` gives a ``Database`` inside a trio program; ``serve`` runs a node that
+AWS SDKs can use; the errors are those of ``millstream.errors``. Everything is loaded on first use
+(PEP 562), so that ``import millstream`` costs nothing and has no side effect.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Settings
+    from .database import Database, open_database
+    from .errors import (
+        Ambiguous,
+        ConditionFailed,
+        ConfigurationError,
+        Conflict,
+        Corrupt,
+        DirectoryInUse,
+        InvalidRequest,
+        ItemCollectionTooLarge,
+        LimitExceeded,
+        MalformedRequest,
+        MillstreamError,
+        OutcomeUnknown,
+        RequestError,
+        ResourceInUse,
+        ResourceNotFound,
+        StorageError,
+        Throttled,
+        TransactionCanceled,
+        TransactionConflict,
+        Trimmed,
+        Unavailable,
+        WrongFormat,
+    )
+    from .service import run_service as serve
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Database", "Settings", "open_database", "serve",
+    "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
+    "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded", "MalformedRequest",
+    "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse", "ResourceNotFound",
+    "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict", "Trimmed",
+    "Unavailable", "WrongFormat",
+]  # fmt: skip
+
+# Module and attribute of each name that is not an error.
+_HOMES = {
+    "Database": ("database", "Database"),
+    "Settings": ("config", "Settings"),
+    "open_database": ("database", "open_database"),
+    "serve": ("service", "run_service"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name, attribute = _HOMES.get(name, ("errors", name))
+    if not __debug__ and module_name in ("database", "service"):
+        # The asserts guard the data: a node that cannot notice that it is wrong must not run.
+        raise RuntimeError("millstream refuses to run under python -O or PYTHONOPTIMIZE")
+    value = getattr(importlib.import_module("." + module_name, __name__), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -35,3 +35,47 @@ TRANSACTION_BYTES_MAX = 4 * 1024 * 1024
 # digit.
 NUMBER_MAGNITUDE_MAX = 125
 NUMBER_MAGNITUDE_MIN = -130
+
+# The log (S). JSON grows an item at most sevenfold (a list of NULLs: 2 bytes counted, 14 written),
+# so one item is at most 2.9 MB and the new images of a whole transaction at most 30 MB. An entry
+# holds one batch of one partition; 64 MiB leaves room for that transaction, keys and headers.
+LOG_ENTRY_BYTES_MAX = 64 * 1024 * 1024
+# LevelDB's memory: two write buffers and the block cache. The log is read near its tail.
+LOG_LEVELDB_WRITE_BUFFER_BYTES = 4 * 1024 * 1024
+LOG_LEVELDB_CACHE_BYTES = 8 * 1024 * 1024
+# One chunk of deletions when a log is trimmed or deleted, so that a batch stays small.
+LOG_DELETE_CHUNK_ENTRIES = 1000
+# One segment file: large enough that rolling is rare, small enough that trimming frees soon.
+LOG_SEGMENT_BYTES = 64 * 1024 * 1024
+
+# Settings (S: beyond these a value is a slip of the pen, not a wish).
+PARTITIONS_PER_TABLE_MAX = 256
+LOG_DIRECTORIES_MAX = 7
+MEMTABLE_BYTES_MIN = 1024 * 1024
+MEMTABLE_BYTES_MAX = 4 * 1024 * 1024 * 1024
+CONNECTIONS_MAX = 65_535
+
+# HTTP (D: 16 MB is DynamoDB's largest request; S: everything else).
+REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024 + 64 * 1024
+HTTP_HEAD_BYTES_MAX = 32 * 1024
+HTTP_HEADERS_MAX = 100
+HTTP_CHUNK_LINE_BYTES_MAX = 256
+HTTP_TRAILER_BYTES_MAX = 8 * 1024
+COMPRESSION_BYTES_MIN = 2048
+CONNECTIONS_MAX = 4096
+BYTES_IN_FLIGHT_MAX = 256 * 1024 * 1024
+RECEIVE_BYTES = 64 * 1024
+REQUESTS_BEFORE_CHECKPOINT_MAX = 16
+IDLE_SECONDS_MAX = 300
+HEAD_SECONDS_MAX = 15
+TRANSFER_SECONDS_MIN = 30
+TRANSFER_BYTES_PER_SECOND_MIN = 64 * 1024
+LINGER_SECONDS_MAX = 5
+LINGER_BYTES_MAX = 64 * 1024 * 1024
+SHUTDOWN_SECONDS_MAX = 10
+
+# Signatures (D: 15 minutes of clock skew, 7 days for a presigned request; S: the caches).
+CLOCK_SKEW_SECONDS_MAX = 15 * 60
+PRESIGNED_SECONDS_MAX = 7 * 24 * 3600
+SIGNING_SCOPES_CACHED_MAX = 1024
+ACCESS_KEY_CHARACTERS_MAX = 128
