@@ -52,6 +52,8 @@ def normalise(text: str) -> str:
     Accepts an optional sign, digits with an optional point ("5.", ".5") and an optional exponent;
     no spaces, no other digits than ASCII's. Raises InvalidRequest with DynamoDB's wording.
     """
+    if text.isdigit() and len(text) <= NUMBER_DIGITS_MAX and text[0] != "0" and text.isascii():
+        return text
     if _CANONICAL(text):
         return text
     match = _ANY(text)
@@ -151,10 +153,16 @@ def size_bytes(text: str) -> int:
     if text.isdigit():
         # A natural number: all its digits are before the point. Zero has no significant digit.
         return 1 + (len(text.rstrip("0")) + 1) // 2
-    negative, digits, point = _split(text)
-    before = min(max(point, 0), len(digits))
-    behind = len(digits) - before
-    return 1 + negative + (before + 1) // 2 + (behind + 1) // 2
+    sign = 0
+    if text[0] == "-":
+        sign = 1
+        text = text[1:]
+    whole, _, fraction = text.partition(".")
+    if not fraction:
+        whole = whole.rstrip("0")
+    elif whole == "0":
+        return 1 + sign + (len(fraction.lstrip("0")) + 1) // 2
+    return 1 + sign + (len(whole) + 1) // 2 + (len(fraction) + 1) // 2
 
 
 # -- Order-preserving bytes ----------------------------------------------------------------------
