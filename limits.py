@@ -79,3 +79,10 @@ CLOCK_SKEW_SECONDS_MAX = 15 * 60
 PRESIGNED_SECONDS_MAX = 7 * 24 * 3600
 SIGNING_SCOPES_CACHED_MAX = 1024
 ACCESS_KEY_CHARACTERS_MAX = 128
+
+# Partition batches (S: one entry is one append; big enough to share a sync, small enough to keep
+# the largest entry, one more item of worst-case encoding on top, within LOG_ENTRY_BYTES_MAX).
+BATCH_PAYLOAD_BYTES = 1024 * 1024
+BATCH_RECORDS_MAX = 4096
+# Commands waiting for one partition (S: beyond it, waiting longer than a second is certain).
+MAILBOX_MESSAGES_MAX = 4096

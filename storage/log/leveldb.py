@@ -1,0 +1,350 @@
+"""The log engine over LevelDB (`plyvel`): one database for all logs of a node.
+
+A commit is one synced write batch, so LevelDB's own log is the only thing written twice, by its
+compaction. Rows, where `id` is one length byte and the log's identifier::
+
+    "m" id        -> format, first LSN          the log exists
+    "e" id lsn    -> entry                      LSN big-endian, so that rows stand in order
+    "d" id        -> nothing                    the log is deleted, its entries are being removed
+
+The database belongs to this object alone (LevelDB holds a lock file). `paranoid_checks` and
+`verify_checksums` are always on: without them one flipped bit has silently lost eight
+acknowledged entries in the middle of a log. LevelDB drops a torn end of its own log without a
+word, so a lost tail shows only to a caller that remembers a position beyond it.
+
+Invariant: between a log's first LSN and its tail every row is there; a missing one is Corrupt,
+at open for both ends, on reading for the rest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ...errors import (
+    Ambiguous,
+    ConfigurationError,
+    Conflict,
+    Corrupt,
+    DirectoryInUse,
+    StorageError,
+    Trimmed,
+    WrongFormat,
+)
+from ...limits import (
+    LOG_DELETE_CHUNK_ENTRIES,
+    LOG_LEVELDB_CACHE_BYTES,
+    LOG_LEVELDB_WRITE_BUFFER_BYTES,
+)
+from .entry import Link, check_append, check_entry, lsn_of
+from .interface import Append, Entries, Entry, Names, Outcomes, check_log_id
+
+FORMAT: Final = 1
+
+_META: Final = struct.Struct(">BQ")
+_LSN: Final = struct.Struct(">Q")
+
+
+class _Log:
+    """What is known of one log without asking LevelDB; replaced, never changed, on trim."""
+
+    __slots__ = ("first", "last", "passed", "prefix", "tail")
+
+    def __init__(self, prefix: bytes, first: int, tail: int, last: Link | None) -> None:
+        # Of its entries' keys.
+        self.prefix = prefix
+        self.first = first
+        self.tail = tail
+        # What the next entry must continue; None only while no entry was ever written.
+        self.last = last
+        # The last entry that a read returned, so that the next read need not fetch it again.
+        self.passed: Link | None = None
+
+
+class LevelDbLogEngine:
+    """A `LogEngine` in the LevelDB database at `path`.
+
+    Raises ConfigurationError without plyvel, DirectoryInUse if another process has the database,
+    Corrupt if LevelDB or the first look at every log finds damage. `create` makes the database
+    if it is not there; otherwise its absence is Corrupt.
+    """
+
+    __slots__ = ("_create", "_db", "_logs", "_path", "_plyvel", "_refusal")
+
+    def __init__(self, path: str, *, create: bool) -> None:
+        try:
+            import plyvel
+        except ImportError as error:
+            raise ConfigurationError(
+                "the LevelDB log engine needs plyvel, which is not installed here;"
+                " install it or choose the engine 'segments'"
+            ) from error
+        self._plyvel: Any = plyvel
+        self._path = path
+        self._create = create
+        self._db: Any = None
+        self._logs: dict[str, _Log] = {}
+        # Why every call is refused; None while the engine serves.
+        self._refusal: str | None = None
+        self._open()
+
+    def create(self, log_id: str, first_lsn: int) -> None:
+        self._check_serving()
+        name = check_log_id(log_id)
+        assert first_lsn >= 1
+        if log_id in self._logs:
+            raise Conflict(f"log {log_id!r} exists", self._logs[log_id].tail)
+        self._write({b"m" + name: _META.pack(FORMAT, first_lsn)}, ())
+        self._logs[log_id] = _Log(_prefix(name), first_lsn, first_lsn - 1, None)
+
+    def delete(self, log_id: str) -> None:
+        self._check_serving()
+        if log_id not in self._logs:
+            return
+        name = log_id.encode()
+        # The mark is durable before the first entry goes: a crash in between ends as a deletion.
+        self._write({b"d" + name: b""}, (b"m" + name,))
+        del self._logs[log_id]
+        self._purge(name)
+
+    def list(self) -> Names:
+        self._check_serving()
+        return sorted(self._logs)
+
+    def commit(self, appends: Sequence[Append]) -> Outcomes:
+        self._check_serving()
+        outcomes: Outcomes = []
+        links: dict[str, Link] = {}
+        batch = self._db.write_batch(sync=True)
+        put = batch.put
+        for append in appends:
+            log_id = append.log_id
+            log = self._logs.get(log_id)
+            if log is None:
+                outcomes.append(StorageError(f"no log {log_id!r}"))
+                continue
+            last = links.get(log_id, log.last)
+            tail = log.tail if last is None else last.lsn
+            if tail != append.expected_last:
+                outcomes.append(Conflict(f"log {log_id!r} ends at {tail}", tail))
+                continue
+            link = check_append(append.entry, tail, last)
+            put(log.prefix + _LSN.pack(tail + 1), append.entry)
+            links[log_id] = link
+            outcomes.append(None)
+        if links:
+            self._finish(batch)
+            for log_id, link in links.items():
+                log = self._logs[log_id]
+                log.last = link
+                log.tail = link.lsn
+        return outcomes
+
+    def read(self, log_id: str, start: int, max_bytes: int) -> Entries:
+        log = self._log(log_id)
+        if start < log.first:
+            raise Trimmed(f"log {log_id!r} begins at {log.first}, not {start}", log.first)
+        tail = log.tail
+        if start > tail:
+            return []
+        link = log.passed
+        if link is None or link.lsn != start - 1:
+            link = self._link(log, start - 1) if start > log.first else None
+        entries: Entries = []
+        size_bytes = 0
+        lsn = start
+        prefix = log.prefix
+        try:
+            with self._db.iterator(
+                start=prefix + _LSN.pack(start),
+                stop=prefix + _LSN.pack(tail),
+                include_stop=True,
+                verify_checksums=True,
+                fill_cache=False,
+            ) as rows:
+                for key, data in rows:
+                    size_bytes += len(data)
+                    if entries and size_bytes > max_bytes:
+                        break
+                    link = check_entry(data, link)
+                    if key[-8:] != _LSN.pack(lsn) or link.lsn != lsn:
+                        raise self._missing(log_id, lsn)
+                    entries.append(Entry(lsn, data))
+                    lsn += 1
+                else:
+                    if lsn != tail + 1:
+                        raise self._missing(log_id, lsn)
+        except self._plyvel.Error as error:
+            raise self._translate(error) from error
+        except Corrupt:
+            # A trim may have overtaken a read on another thread; then the rows are gone by policy.
+            now = self._logs.get(log_id)
+            if now is not None and start < now.first:
+                raise Trimmed(f"log {log_id!r} begins at {now.first}", now.first) from None
+            raise
+        log.passed = link
+        return entries
+
+    def tail(self, log_id: str) -> int:
+        return self._log(log_id).tail
+
+    def first(self, log_id: str) -> int:
+        return self._log(log_id).first
+
+    def trim(self, log_id: str, before: int) -> None:
+        log = self._log(log_id)
+        before = min(before, log.tail)
+        if before <= log.first:
+            return
+        # Readers see the new beginning before a row goes. LevelDB replays its writes in order, so
+        # a crash cannot keep the deletions and lose the row that explains them.
+        self._logs[log_id] = _Log(log.prefix, before, log.tail, log.last)
+        row = {b"m" + log_id.encode(): _META.pack(FORMAT, before)}
+        self._write(row, (), sync=False)
+        self._delete_range(log.prefix, log.first, before)
+
+    def reopen(self) -> None:
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._logs = {}
+        self._refusal = "the log engine is closed"
+
+    # Opening.
+
+    def _open(self) -> None:
+        try:
+            self._db = self._plyvel.DB(
+                self._path,
+                create_if_missing=self._create,
+                paranoid_checks=True,
+                write_buffer_size=LOG_LEVELDB_WRITE_BUFFER_BYTES,
+                lru_cache_size=LOG_LEVELDB_CACHE_BYTES,
+                # Entries are trimmed within a day; compressing them costs more than it saves.
+                compression=None,
+            )
+            # From now on its absence is a loss, also for `reopen`.
+            self._create = False
+            self._load()
+        except self._plyvel.Error as error:
+            self.close()
+            raise self._translate(error) from error
+        except StorageError:
+            self.close()
+            raise
+        self._refusal = None
+
+    def _load(self) -> None:
+        with self._db.iterator(
+            prefix=b"d", include_value=False, verify_checksums=True
+        ) as doomed_rows:
+            doomed = [key[1:] for key in doomed_rows]
+        for name in doomed:
+            self._purge(name)
+        with self._db.iterator(prefix=b"m", verify_checksums=True) as rows:
+            logs = list(rows)
+        for key, value in logs:
+            if len(value) != _META.size:
+                raise Corrupt(f"the row of log {key[1:]!r} has {len(value)} bytes")
+            format_, first = _META.unpack(value)
+            if format_ != FORMAT:
+                raise WrongFormat(f"log {key[1:]!r} has format {format_}")
+            self._logs[key[1:].decode()] = self._load_log(key[1:], first)
+
+    def _load_log(self, name: bytes, first: int) -> _Log:
+        """Look at both ends of a log, and finish a trim that a crash has interrupted."""
+        prefix = _prefix(name)
+        with self._db.iterator(prefix=prefix, include_value=False, verify_checksums=True) as keys:
+            lowest = next(keys, None)
+        if lowest is None:
+            return _Log(prefix, first, first - 1, None)
+        lowest_lsn = _LSN.unpack(lowest[-8:])[0]
+        if lowest_lsn < first:
+            self._delete_range(prefix, lowest_lsn, first)
+        with self._db.iterator(
+            prefix=prefix, reverse=True, include_value=False, verify_checksums=True
+        ) as keys:
+            tail = _LSN.unpack(next(keys)[-8:])[0]
+        log = _Log(prefix, first, tail, None)
+        if self._db.get(prefix + _LSN.pack(first), verify_checksums=True) is None:
+            raise self._missing(name.decode(), first)
+        log.last = self._link(log, tail)
+        return log
+
+    # Rows.
+
+    def _link(self, log: _Log, lsn: int) -> Link:
+        try:
+            data = self._db.get(log.prefix + _LSN.pack(lsn), verify_checksums=True)
+        except self._plyvel.Error as error:
+            raise self._translate(error) from error
+        if data is None or lsn_of(data) != lsn:
+            raise self._missing(log.prefix[2:].decode(), lsn)
+        return check_entry(data, None)
+
+    def _purge(self, name: bytes) -> None:
+        """Remove the entries of a deleted log, and at last the mark that it is deleted."""
+        prefix = _prefix(name)
+        with self._db.iterator(prefix=prefix, include_value=False) as keys:
+            lowest = next(keys, None)
+        with self._db.iterator(prefix=prefix, include_value=False, reverse=True) as keys:
+            highest = next(keys, None)
+        if lowest is not None and highest is not None:
+            start, tail = _LSN.unpack(lowest[-8:])[0], _LSN.unpack(highest[-8:])[0]
+            self._delete_range(prefix, start, tail + 1)
+        self._write({}, (b"d" + name,), sync=False)
+
+    def _delete_range(self, prefix: bytes, start: int, stop: int) -> None:
+        for chunk in range(start, stop, LOG_DELETE_CHUNK_ENTRIES):
+            lsns = range(chunk, min(stop, chunk + LOG_DELETE_CHUNK_ENTRIES))
+            self._write({}, [prefix + _LSN.pack(lsn) for lsn in lsns], sync=False)
+
+    def _write(
+        self, puts: dict[bytes, bytes], deletes: Sequence[bytes], *, sync: bool = True
+    ) -> None:
+        batch = self._db.write_batch(sync=sync)
+        for key in deletes:
+            batch.delete(key)
+        for key, value in puts.items():
+            batch.put(key, value)
+        self._finish(batch)
+
+    def _finish(self, batch: Any) -> None:
+        try:
+            batch.write()
+        except self._plyvel.Error as error:
+            self._refusal = f"LevelDB could not write: {error}"
+            raise Ambiguous(self._refusal) from error
+
+    # Refusing.
+
+    def _log(self, log_id: str) -> _Log:
+        self._check_serving()
+        try:
+            return self._logs[log_id]
+        except KeyError:
+            raise StorageError(f"no log {log_id!r}") from None
+
+    def _check_serving(self) -> None:
+        if self._refusal is not None:
+            raise Ambiguous(self._refusal)
+
+    def _missing(self, log_id: str, lsn: int) -> Corrupt:
+        return Corrupt(f"log {log_id!r} has no entry {lsn}, though it lies within the log")
+
+    def _translate(self, error: Exception) -> StorageError:
+        message = f"LevelDB at {self._path}: {error}"
+        if isinstance(error, self._plyvel.IOError) and "lock " in str(error):
+            return DirectoryInUse(message)
+        # LevelDB's other refusals at open and on reading are all damage: a bad checksum, a file
+        # that is missing or cut, a database that is not there.
+        return Corrupt(message)
+
+
+def _prefix(name: bytes) -> bytes:
+    return b"e" + bytes((len(name),)) + name

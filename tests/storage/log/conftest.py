@@ -1,0 +1,54 @@
+"""Shared by the log tests: a writer of valid chains, and every engine behind one fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from millstream.storage.log.entry import ZERO_HASH, EntryHeader, chain_hash, encode_entry
+from millstream.storage.log.interface import Append, LogEngine
+from millstream.storage.log.leveldb import LevelDbLogEngine
+from millstream.storage.log.memory import MemoryLogEngine
+
+
+class Writer:
+    """Makes the entries of one log, each continuing the one before."""
+
+    def __init__(self, log_id: str = "orders", first_lsn: int = 1, epoch: int = 1) -> None:
+        self.log_id = log_id
+        self.epoch = epoch
+        self.last_lsn = first_lsn - 1
+        self.previous_hash = ZERO_HASH
+
+    def entry(self, payload: bytes = b"payload") -> bytes:
+        lsn = self.last_lsn + 1
+        header = EntryHeader(self.epoch, 7, lsn, lsn * 10, self.previous_hash)
+        data = encode_entry(header, payload)
+        self.last_lsn = lsn
+        self.previous_hash = chain_hash(data)
+        return data
+
+    def append(self, payload: bytes = b"payload") -> Append:
+        expected_last = self.last_lsn
+        return Append(self.log_id, expected_last, self.entry(payload))
+
+
+@pytest.fixture
+def make_writer() -> type[Writer]:
+    return Writer
+
+
+OpenEngine = Callable[[Path], LogEngine]
+ENGINES: dict[str, OpenEngine] = {
+    "memory": lambda path: MemoryLogEngine(),
+    "leveldb": lambda path: LevelDbLogEngine(str(path / "leveldb"), create=True),
+}
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogEngine]:
+    opened = ENGINES[request.param](tmp_path)
+    yield opened
+    opened.close()
