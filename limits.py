@@ -86,3 +86,12 @@ BATCH_PAYLOAD_BYTES = 1024 * 1024
 BATCH_RECORDS_MAX = 4096
 # Commands waiting for one partition (S: beyond it, waiting longer than a second is certain).
 MAILBOX_MESSAGES_MAX = 4096
+# One read of the log while a partition recovers (S: a few hundred entries at a time).
+RECOVERY_READ_BYTES = 1024 * 1024
+
+# The first look at a request (api/validation). D: at most ten violations are told. S: an echo of
+# the offending value is cut beyond what a person reads; nesting is looked at no deeper than this,
+# which is beyond NESTING_LEVELS_MAX, so that a deeper value is refused for its depth.
+REQUEST_VIOLATIONS_MAX = 10
+REQUEST_ECHO_CHARACTERS_MAX = 8192
+REQUEST_NESTING_MAX = 40
