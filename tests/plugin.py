@@ -5,6 +5,8 @@ an ``__init__.py``, so pytest would take the checkout for a package under the fo
 import the facade a second time. The cure is to collect that one folder as a plain directory; tests
 have no ``__init__.py`` and import ``millstream....`` absolutely.
 
+``--without-plyvel`` runs the tests as on a machine that LevelDB has no wheel for.
+
 It also sets Hypothesis up once for every test: derandomised, so that the same commit always runs
 the same examples, bounded, and without deadlines, since a busy machine is not a failure.
 """
@@ -12,6 +14,7 @@ the same examples, bounded, and without deadlines, since a busy machine is not a
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -28,6 +31,28 @@ hypothesis.settings.register_profile(
     print_blob=False,
 )
 hypothesis.settings.load_profile("millstream")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own."""
+    group = parser.getgroup("millstream")
+    group.addoption(
+        "--without-plyvel",
+        action="store_true",
+        help="make `import plyvel` fail, so that the segments engine keeps every log",
+    )
+    group.addoption(
+        "--url",
+        metavar="ENDPOINT",
+        help="run the black-box tests against this DynamoDB instead of a node of our own",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide plyvel before anything can import it."""
+    if config.getoption("--without-plyvel"):
+        assert "plyvel" not in sys.modules
+        sys.modules["plyvel"] = None  # type: ignore[assignment]
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:

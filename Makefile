@@ -1,0 +1,54 @@
+# millstream's commands, in GNU make 3.81's syntax (macOS still ships it).
+#
+#   make demo     load real data into a database of its own and ask it questions
+#   make test     the tests (ARGS="-k name" to choose)
+#   make check    lint, types, the rooms' layers, the tidy test
+#   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
+#   make clean    remove what make made
+#
+# The environment lives in .venv and is made once; `make demo` installs only what the database
+# itself needs, the other targets add the tools. Set PYTHON to choose an interpreter.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+RUN_STAMP := .venv/installed
+DEV_STAMP := .venv/installed-dev
+export MYPYPATH := .types
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: all demo test check wheel-test clean
+.DELETE_ON_ERROR:
+
+all: check test
+
+demo: $(RUN_STAMP)
+	@$(BIN)/millstream demo
+
+test: $(DEV_STAMP)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(DEV_STAMP) .types/millstream
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --strict -p millstream
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest -q tests/test_tidy.py tests/test_packaging.py
+
+wheel-test: $(DEV_STAMP)
+	@.ci/wheel-test $(BIN)/python
+
+$(RUN_STAMP): pyproject.toml constraints.txt .ci/environment
+	@.ci/environment .venv .
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	@.ci/environment .venv '.[dev]'
+	@touch $@
+
+# The root of the checkout is the package, which type checkers can only see under its own name.
+.types/millstream:
+	@mkdir -p .types
+	@ln -sfn .. $@
+
+clean:
+	rm -rf .venv .types build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
