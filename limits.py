@@ -78,6 +78,7 @@ SHUTDOWN_SECONDS_MAX = 10
 CLOCK_SKEW_SECONDS_MAX = 15 * 60
 PRESIGNED_SECONDS_MAX = 7 * 24 * 3600
 SIGNING_SCOPES_CACHED_MAX = 1024
+SIGNING_SCOPE_BYTES_MAX = 2048
 ACCESS_KEY_CHARACTERS_MAX = 128
 
 # Partition batches (S: one entry is one append; big enough to share a sync, small enough to keep
@@ -95,3 +96,18 @@ RECOVERY_READ_BYTES = 1024 * 1024
 REQUEST_VIOLATIONS_MAX = 10
 REQUEST_ECHO_CHARACTERS_MAX = 8192
 REQUEST_NESTING_MAX = 40
+
+# The tree (S). LMDB's own key limit of 511 bytes does not show: long keys are layered. The longest
+# key that we build is a GSI row's: 4 + 4 index key attributes and the table's key, escaped.
+TREE_KEY_BYTES_MAX = 65_536
+TREE_MAP_BYTES = 1 << 42
+TREE_MAP_BYTES_MIN = 1 << 28
+TREE_READERS_MAX = 126
+MEMTABLE_ROW_OVERHEAD_BYTES = 200
+
+# Index builders (S: a chunk is one synchronous slice and one log entry; the lag bound is seconds of
+# writing at full speed, so that an index that cannot keep up stops its table soon).
+INDEX_CHUNK_ROWS = 250
+INDEX_CHUNK_BYTES = 512 * 1024
+INDEX_READ_BYTES = 512 * 1024
+INDEX_LAG_ENTRIES_MAX = 10_000
