@@ -111,3 +111,48 @@ INDEX_CHUNK_ROWS = 250
 INDEX_CHUNK_BYTES = 512 * 1024
 INDEX_READ_BYTES = 512 * 1024
 INDEX_LAG_ENTRIES_MAX = 10_000
+
+# The flusher (S: a dropped tree goes in steps of about 10 ms; a full disk is asked again at ease).
+DROP_STEP_ROWS = 5_000
+FLUSH_RETRY_SECONDS = 1.0
+
+# Slices of a long read between two checkpoints (S: about 2 ms each; a row costs about 1 us when its
+# bytes are only passed on and 10 us with 1 KB decoded, filtered and projected).
+SLICE_ROWS_MAX = 1024
+SLICE_DECODED_ROWS_MAX = 128
+SLICE_DECODED_BYTES_MAX = 256 * 1024
+
+# Capacity units (D: "DynamoDB read and write operations").
+READ_UNIT_BYTES = 4096
+WRITE_UNIT_BYTES = 1024
+TRANSACTIONAL_UNITS_FACTOR = 2
+
+# Versions (S: 48 bits of milliseconds last until the year 10889; 16 bits count 65,536 versions
+# within a millisecond, above which a clock runs ahead by carrying).
+HLC_COUNTER_BITS = 16
+HLC_BITS = 64
+# How far a remote region's version may be ahead of this node's clock before it is held back (S:
+# well above what NTP leaves between machines, far below what a user would notice as lost order).
+REMOTE_CLOCK_SKEW_MS_MAX = 60_000
+
+# Tables and tags (D: "Service, account, and table quotas in Amazon DynamoDB"; units_max is what
+# DynamoDB itself calls out of bounds).
+LOCAL_INDEXES_MAX = 5
+GLOBAL_INDEXES_MAX = 20
+INDEX_HASH_ATTRIBUTES_MAX = 4
+INDEX_RANGE_ATTRIBUTES_MAX = 4
+PROJECTED_ATTRIBUTES_MAX = 100
+CAPACITY_UNITS_MAX = 1_000_000_000_000
+DECREASES_A_DAY_UNCONDITIONAL = 4
+DECREASE_INTERVAL_SECONDS = 3600
+TAGS_MAX = 50
+TAG_KEY_CHARACTERS_MAX = 128
+TAG_VALUE_CHARACTERS_MAX = 256
+
+# DescribeLimits' answer (D: the initial quotas of an account).
+ACCOUNT_CAPACITY_UNITS_MAX = 80_000
+TABLE_CAPACITY_UNITS_MAX = 40_000
+
+# Warm throughput of a table that never asked for it (D: "Understanding DynamoDB warm throughput").
+WARM_READ_UNITS_INITIAL = 12_000
+WARM_WRITE_UNITS_INITIAL = 4_000

@@ -1,0 +1,1 @@
+"""The DynamoDB wire: HTTP, signatures, operations by family, validation, wire errors."""
