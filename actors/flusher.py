@@ -1,0 +1,143 @@
+"""Moves committed rows from the memtable into the tree, and lets the logs go behind them.
+
+A poller owned by the node: wait until there is enough, or it has waited long enough; freeze, write
+in a worker thread, settle; then trim each log below what is now in the tree and what its followers
+(index builders) have read. Dropped trees are removed here too, step by step, since the store takes
+one writer at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import trio
+
+from ..errors import StorageError
+from ..host.threads import Threads
+from ..limits import DROP_STEP_ROWS, FLUSH_RETRY_SECONDS
+from ..storage.partition import encode_position
+from ..storage.tree.btree import BTree
+from .log_writer import LogWriter
+from .partition import PartitionActor
+
+logger = logging.getLogger(__name__)
+
+POSITION_PREFIX = b"position/"
+
+
+def position_key(log_id: str) -> bytes:
+    """Where a partition's position is stored, beside its rows."""
+    return POSITION_PREFIX + log_id.encode()
+
+
+class Flusher:
+    """Actor of the second kind: pull, work, checkpoint."""
+
+    def __init__(
+        self,
+        btree: BTree,
+        log_writer: LogWriter,
+        threads: Threads,
+        partitions: Callable[[], Iterable[PartitionActor]],
+        holds: Callable[[str], int | None],
+        memtable_bytes: int,
+        interval_seconds: float,
+    ) -> None:
+        self._btree = btree
+        self._log_writer = log_writer
+        self._threads = threads
+        self._partitions = partitions
+        #: The lowest LSN that some follower of a log still has to read; None without followers.
+        self._holds = holds
+        self._memtable_bytes = memtable_bytes
+        self._interval_seconds = interval_seconds
+        self._work = trio.Event()
+        self._urgent = trio.Event()
+        self._lock = trio.Lock()
+        #: Flushes done, for statistics.
+        self.flushes = 0
+
+    def note_commit(self) -> None:
+        """Something was applied: it wants flushing some time, or soon if there is much of it."""
+        if not self._work.is_set():
+            self._work.set()
+        if self._btree.mutable_bytes >= self._memtable_bytes and not self._urgent.is_set():
+            self._urgent.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether partitions must wait: both layers are full."""
+        return self._btree.frozen_bytes > 0 and (
+            self._btree.mutable_bytes >= 2 * self._memtable_bytes
+        )
+
+    async def run(self) -> None:
+        """Flush when it is time, until cancelled."""
+        while True:
+            await self._work.wait()
+            with trio.move_on_after(self._interval_seconds):
+                await self._urgent.wait()
+            try:
+                await self.flush()
+            except StorageError as error:
+                logger.error("the tree could not be written: %s; trying again", error)
+                await trio.sleep(FLUSH_RETRY_SECONDS)
+
+    async def flush(self) -> None:
+        """Bring everything committed so far into the tree, synced; then trim the logs."""
+        async with self._lock:
+            flushed: list[tuple[PartitionActor, int]] = []
+            frozen = self._btree.frozen
+            if frozen is None:
+                self._work, self._urgent = trio.Event(), trio.Event()
+                for partition in self._partitions():
+                    machine = partition.machine
+                    if machine.dirty:
+                        self._btree.set_meta(
+                            position_key(partition.log_id), encode_position(machine.position())
+                        )
+                        machine.dirty = False
+                        flushed.append((partition, machine.lsn))
+                frozen = self._btree.freeze()
+            if frozen is not None:
+                try:
+                    await self._threads.run(self._btree.flush, frozen)
+                except StorageError:
+                    self._btree.flush_failed(frozen)
+                    self._work.set()
+                    raise
+                self._btree.settle(frozen)
+                self.flushes += 1
+                for partition in self._partitions():
+                    partition.nudge()
+            await self._trim(flushed)
+            await self._drop()
+
+    async def _trim(self, flushed: list[tuple[PartitionActor, int]]) -> None:
+        engine = self._log_writer.engine
+        cuts: list[tuple[str, int]] = []
+        for partition, lsn in flushed:
+            held = self._holds(partition.log_id)
+            before = lsn + 1 if held is None else min(lsn + 1, held)
+            cuts.append((partition.log_id, before))
+
+        def trim() -> None:
+            known = set(engine.list())
+            for log_id, before in cuts:
+                if log_id in known and before > engine.first(log_id):
+                    engine.trim(log_id, before)
+
+        if cuts:
+            await self._log_writer.change(trim)
+
+    async def _drop(self) -> None:
+        for tree in self._btree.dropping():
+            finished = False
+            while not finished:
+                try:
+                    finished = await self._threads.run(
+                        self._btree.drop_step, tree, DROP_STEP_ROWS
+                    )
+                finally:
+                    self._btree.settle_drop(tree, finished)

@@ -1,0 +1,215 @@
+"""A node: one data directory (or memory), everything that runs on it, opened and closed in order.
+
+``open_node`` is the only way in. Opening: lock the directory, open log and tree, recover the
+catalog, then every table. Closing, also when cancelled: stop taking requests, let what is under
+way finish, flush, say so in the logs, release the lock. A crash skips all of that and loses
+nothing: the log is the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from ..errors import Corrupt
+from ..host.host import Host
+from ..limits import CLOSE_SECONDS_MAX
+from ..model.schema import GlobalIndex, Table
+from ..model.schema import Partition as PartitionRange
+from ..model.versions import HybridClock
+from ..storage.index_state import IndexState
+from ..storage.log.interface import LogEngine
+from ..storage.partition import Partition, Position, decode_position
+from ..storage.table_state import TableState
+from ..storage.totals import Totals
+from ..storage.tree.btree import BTree
+from ..storage.tree.interface import TreeStore
+from .catalog import CATALOG_LOG, CATALOG_TABLE, Catalog
+from .flusher import Flusher, position_key
+from .log_writer import LogWriter
+from .partition import PartitionActor
+from .schema_changes import SchemaChanges
+from .tables import Tables
+
+logger = logging.getLogger(__name__)
+
+
+class NodeSettings(msgspec.Struct, frozen=True):
+    """What a node can be told. Sizes in bytes, times in seconds."""
+
+    region: str = "us-east-1"
+    memtable_bytes: int = 16 * 1024 * 1024
+    flush_interval_seconds: float = 5.0
+    partitions_per_table: int = 1
+    #: An artificial lag of global indexes, for tests of programs that must live with one.
+    index_delay_seconds: float = 0.0
+
+
+class Node:
+    """What runs on one data directory. Made by ``open_node``."""
+
+    def __init__(
+        self, host: Host, settings: NodeSettings, engine: LogEngine, store: TreeStore
+    ) -> None:
+        self.host = host
+        self.settings = settings
+        self.btree = BTree(store)
+        self.log_writer = LogWriter(engine, host.threads)
+        token = host.entropy.token_bytes(16)
+        self._nonce = int.from_bytes(token[:8], "big")
+        #: Names this start of this node in its claims.
+        self.name = token[8:].hex()
+        #: One clock for every version and log timestamp on this node.
+        self._clock = HybridClock()
+        self._next_id = 0
+        self.flusher = Flusher(
+            self.btree,
+            self.log_writer,
+            host.threads,
+            self._partitions,
+            self._hold,
+            settings.memtable_bytes,
+            settings.flush_interval_seconds,
+        )
+        self._catalog_actor: PartitionActor
+        self._changes: SchemaChanges
+        self.tables: Tables
+
+    # Opening and closing.
+
+    async def _open(self, nursery: trio.Nursery) -> None:
+        engine = self.log_writer.engine
+        nursery.start_soon(self.log_writer.run)
+        if CATALOG_LOG not in engine.list():
+            if self.btree.get_meta(position_key(CATALOG_LOG)) is not None or engine.list():
+                raise Corrupt("the log of the catalog is gone")
+            await self.log_writer.change(lambda: engine.create(CATALOG_LOG, 1))
+        self._catalog_actor = self._make_actor(
+            CATALOG_TABLE.partitions[0], CATALOG_TABLE, None
+        )
+        nursery.start_soon(self._catalog_actor.run)
+        await self._catalog_actor.serving.wait()
+        catalog = Catalog(self._catalog_actor)
+        self._changes = SchemaChanges(
+            catalog,
+            self.log_writer,
+            self._make_actor,
+            nursery,
+            self._new_id,
+            self.host.clock.now_ms,
+            self.flusher.note_commit,
+            self.settings.partitions_per_table,
+            self.settings.index_delay_seconds,
+        )
+        tables = catalog.load()
+        self._drop_orphan_trees(tables)
+        await self._changes.resume(tables)
+        self.tables = Tables(self._changes, self.host.clock, self.settings.region)
+        nursery.start_soon(self.flusher.run)
+
+    def _drop_orphan_trees(self, tables: list[Table]) -> None:
+        known = {CATALOG_TABLE.tree, *(tree for table in tables for tree in table.trees())}
+        for tree in self.btree.trees():
+            if tree not in known:
+                logger.info("dropping tree %d, which belongs to no table", tree)
+                self.btree.drop_tree(tree)
+
+    async def _close(self) -> None:
+        await self._changes.close()
+        await self._catalog_actor.close()
+        while self.btree.frozen is not None or self._dirty():
+            await self.flusher.flush()
+
+    def _dirty(self) -> bool:
+        return any(actor.machine.dirty for actor in self._partitions())
+
+    # What the actors need.
+
+    def _partitions(self) -> Iterator[PartitionActor]:
+        yield self._catalog_actor
+        yield from self._changes.actors
+
+    def _hold(self, log_id: str) -> int | None:
+        return self._changes.hold(log_id)
+
+    def _new_id(self) -> str:
+        """An identifier that no other start of any node gives out."""
+        return _as_uuid(self.host.entropy.token_bytes(16))
+
+    def _make_actor(
+        self, partition: PartitionRange, table: Table, index: GlobalIndex | None
+    ) -> PartitionActor:
+        """The actor of one partition, recovered from its stored position and its log."""
+
+        def make_machine(position: Position | None) -> Partition:
+            if position is None:
+                stored = self.btree.get_meta(position_key(partition.log_id))
+                position = None if stored is None else decode_position(stored)
+            totals = {} if position is None else position.totals
+            held = {tree: Totals(*total) for tree, total in totals.items()}
+            state: TableState | IndexState
+            if index is None:
+                state = TableState(table, self.btree, 0, held)
+            else:
+                progress = {} if position is None else dict(position.progress)
+                state = IndexState(index, self.btree, held, progress)
+            return Partition(partition.log_id, state, self._clock, self._nonce, position)
+
+        return PartitionActor(
+            partition.log_id,
+            make_machine,
+            self.btree,
+            self.log_writer.engine,
+            self.log_writer,
+            self.host.clock.now_ms,
+            self.name,
+            self.flusher.note_commit,
+            lambda: self.flusher.crowded,
+        )
+
+
+def _as_uuid(token: bytes) -> str:
+    text = token.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@asynccontextmanager
+async def run_node(
+    host: Host, settings: NodeSettings, engine: LogEngine, store: TreeStore
+) -> AsyncIterator[Node]:
+    """A running node on an opened log engine and tree store, which it closes at the end.
+
+    Leaving the block closes in good order, within ``CLOSE_SECONDS_MAX``.
+    """
+    node = Node(host, settings, engine, store)
+    stop, stopped = trio.Event(), trio.Event()
+
+    async def keep(task_status: trio.TaskStatus[None]) -> None:
+        # Once open, nobody's cancellation but our own reaches the actors: they are needed to close.
+        try:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    await node._open(nursery)
+                    scope.shield = True
+                    task_status.started()
+                    await stop.wait()
+                    with trio.move_on_after(CLOSE_SECONDS_MAX):
+                        await node._close()
+                    nursery.cancel_scope.cancel()
+        finally:
+            engine.close()
+            store.close()
+            stopped.set()
+
+    async with trio.open_nursery() as outer:
+        await outer.start(keep)
+        try:
+            yield node
+        finally:
+            stop.set()
+            with trio.CancelScope(shield=True):
+                await stopped.wait()

@@ -1,0 +1,254 @@
+"""What the rest of millstream sees of a node: its tables, and references to read and write them.
+
+``Tables`` is the router. Its map from names to ``TableRef`` is replaced entry by entry on the
+loop, so a look-up is a dictionary access; the work behind a change of schema is ``Schema``'s.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from ..errors import ResourceInUse, ResourceNotFound
+from ..host.clock import Clock
+from ..model.schema import NewTable, Status, Table, TableChange
+from ..storage.commands import Command, Refused, Written
+from ..storage.rows import Row
+from .partition import PartitionActor
+
+if TYPE_CHECKING:
+    from .schema_changes import SchemaChanges
+
+NOT_FOUND = "Requested resource not found"
+
+
+class TreeStatistics(msgspec.Struct, frozen=True):
+    """How many items (or entries) there are, and their size as DynamoDB counts it, in bytes."""
+
+    item_count: int
+    size_bytes: int
+
+
+class TableStatistics(msgspec.Struct, frozen=True):
+    """Of a table and of each of its indexes, by name."""
+
+    item_count: int
+    size_bytes: int
+    indexes: dict[str, TreeStatistics]
+
+
+class Span:
+    """The partitions of one table or global index, ordered by hash range."""
+
+    __slots__ = ("_edges", "actors")
+
+    def __init__(self, actors: Sequence[PartitionActor], lows: Sequence[int]) -> None:
+        assert list(lows) == sorted(lows)
+        self.actors = tuple(actors)
+        self._edges = [low.to_bytes(8, "big") for low in lows]
+
+    def of(self, key: bytes) -> PartitionActor:
+        """The partition that holds ``key``."""
+        if len(self.actors) == 1:
+            return self.actors[0]
+        return self.actors[bisect.bisect_right(self._edges, key[:8]) - 1]
+
+    def rows(
+        self, tree: int, low: bytes, high: bytes | None, reverse: bool
+    ) -> Iterator[tuple[bytes, Row]]:
+        """Rows of all partitions in ``[low, high)``, in key order or reversed."""
+        if len(self.actors) == 1:
+            yield from self.actors[0].rows(tree, low, high, reverse)
+            return
+        edges = self._edges
+        first = max(bisect.bisect_right(edges, low[:8].ljust(8, b"\0")) - 1, 0)
+        last = len(edges) if high is None else bisect.bisect_left(edges, high)
+        order = range(first, last)
+        for number in reversed(order) if reverse else order:
+            start = max(low, edges[number]) if number > first else low
+            stop = high
+            if number + 1 < len(edges):
+                edge = edges[number + 1]
+                stop = edge if high is None else min(high, edge)
+            yield from self.actors[number].rows(tree, start, stop, reverse)
+
+    def statistics(self, tree: int) -> TreeStatistics:
+        """Totals over the partitions."""
+        totals = [actor.machine.state.totals.get(tree) for actor in self.actors]
+        return TreeStatistics(
+            sum(total.count for total in totals if total is not None),
+            sum(total.size_bytes for total in totals if total is not None),
+        )
+
+
+class TableRef:
+    """A reference to one table. Reads are synchronous and see committed rows only."""
+
+    __slots__ = ("_indexes", "_local_trees", "_span", "_tree", "table")
+
+    def __init__(self, table: Table) -> None:
+        #: The current schema; replaced as a whole.
+        self.table = table
+        self._tree = table.tree
+        #: The table's partitions; None while it is being made or removed.
+        self._span: Span | None = None
+        #: Global index name -> (its partitions, its tree).
+        self._indexes: dict[str, tuple[Span, int]] = {}
+        self._local_trees = {index.name: index.tree for index in table.local_indexes}
+
+    def attach(self, span: Span | None, indexes: dict[str, tuple[Span, int]]) -> None:
+        """For ``SchemaChanges``: what serves the table from now on."""
+        self._span = span
+        self._indexes = indexes
+
+    def get(self, key: bytes) -> Row | None:
+        """The item's row under ``key``. Raises ResourceNotFound while the table is not there."""
+        span = self._span
+        if span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        return span.of(key).get(self._tree, key)
+
+    async def write(self, command: Command) -> Written | Refused:
+        """Have ``command`` decided and made durable.
+
+        Raises:
+            InvalidRequest, Throttled, ResourceNotFound: nothing has changed.
+            Unavailable: the node is stopping; nothing has changed.
+            OutcomeUnknown: it may or may not take effect.
+        """
+        if self._span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        result: Written | Refused = await self._span.of(command.key).write(command)
+        return result
+
+    async def write_many(
+        self, commands: Sequence[Command]
+    ) -> list[Written | Refused | Exception]:
+        """``write`` for several commands, queued together; errors stand in their places."""
+        if self._span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        span = self._span
+        if len(span.actors) == 1:
+            return await span.actors[0].write_many(commands)
+        results: list[Written | Refused | Exception] = [Exception()] * len(commands)
+        by_actor: dict[str, tuple[PartitionActor, list[int]]] = {}
+        for index, command in enumerate(commands):
+            actor = span.of(command.key)
+            by_actor.setdefault(actor.log_id, (actor, []))[1].append(index)
+
+        async def write_part(actor: PartitionActor, indexes: list[int]) -> None:
+            part = await actor.write_many([commands[index] for index in indexes])
+            for index, result in zip(indexes, part, strict=True):
+                results[index] = result
+
+        async with trio.open_nursery() as nursery:
+            for actor, indexes in by_actor.values():
+                nursery.start_soon(write_part, actor, indexes)
+        return results
+
+    def rows(
+        self, index: str | None, low: bytes, high: bytes | None, reverse: bool = False
+    ) -> Iterator[tuple[bytes, Row]]:
+        """Rows with ``low <= key < high`` of the table (None) or of an index, by its name.
+
+        To be used up within one synchronous slice.
+        """
+        if self._span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        if index is None:
+            return self._span.rows(self._tree, low, high, reverse)
+        local_tree = self._local_trees.get(index)
+        if local_tree is not None:
+            return self._span.rows(local_tree, low, high, reverse)
+        span, tree = self._indexes[index]
+        return span.rows(tree, low, high, reverse)
+
+    def statistics(self) -> TableStatistics:
+        """Counts and sizes; zero while the table is being made."""
+        if self._span is None:
+            return TableStatistics(0, 0, {})
+        own = self._span.statistics(self._tree)
+        indexes = {
+            name: self._span.statistics(tree) for name, tree in self._local_trees.items()
+        }
+        indexes |= {
+            name: span.statistics(tree) for name, (span, tree) in self._indexes.items()
+        }
+        return TableStatistics(own.item_count, own.size_bytes, indexes)
+
+
+class Tables:
+    """The tables of one node, by namespace and name."""
+
+    def __init__(
+        self, changes: SchemaChanges, clock: Clock, region: str, account: str = "000000000000"
+    ) -> None:
+        self._changes = changes
+        self._clock = clock
+        self.region = region
+        self.account = account
+
+    def find(self, namespace: str, name: str) -> TableRef | None:
+        """The table of that name, in whatever state it is."""
+        return self._changes.refs.get((namespace, name))
+
+    def names(self, namespace: str) -> list[str]:
+        """Table names, sorted by their bytes."""
+        found = [name for space, name in self._changes.refs if space == namespace]
+        return sorted(found, key=str.encode)
+
+    async def create(self, new: NewTable) -> Table:
+        """Begin to make a table; returns it as CREATING. Raises ResourceInUse if it exists."""
+        if (new.namespace, new.name) in self._changes.refs:
+            raise ResourceInUse(f"Table already exists: {new.name}")
+        return await self._changes.create(new)
+
+    async def change(self, change: TableChange) -> Table:
+        """Begin to change a table; returns it as the catalog now has it.
+
+        Raises:
+            ResourceNotFound: no such table.
+            ResourceInUse: it is being made, changed or removed, or changed meanwhile.
+        """
+        wanted = change.table
+        ref = self.find(wanted.namespace, wanted.name)
+        if ref is None:
+            raise ResourceNotFound(f"Requested resource not found: Table: {wanted.name} not found")
+        if ref.table.schema_version != wanted.schema_version:
+            raise ResourceInUse(f"Attempt to change a resource which is still in use: Table is"
+                                f" being updated: {wanted.name}")
+        return await self._changes.change(ref, change)
+
+    async def delete(self, namespace: str, name: str) -> Table:
+        """Begin to remove a table; returns it as DELETING.
+
+        Raises:
+            ResourceNotFound: no such table.
+            ResourceInUse: it is being made, changed or removed.
+        """
+        ref = self.find(namespace, name)
+        if ref is None:
+            raise ResourceNotFound(f"Requested resource not found: Table: {name} not found")
+        if ref.table.status is not Status.ACTIVE:
+            state = {
+                Status.CREATING: "created",
+                Status.UPDATING: "updated",
+                Status.DELETING: "deleted",
+            }[ref.table.status]
+            raise ResourceInUse(
+                f"Attempt to change a resource which is still in use: Table is being {state}:"
+                f" {name}"
+            )
+        return await self._changes.delete(ref)
+
+    async def breathe(self) -> None:
+        """A checkpoint: whoever is ready runs now."""
+        await trio.lowlevel.checkpoint()
+
+    def now_ms(self) -> int:
+        """The node's wall clock, milliseconds since the epoch."""
+        return self._clock.now_ms()

@@ -1,0 +1,144 @@
+"""What a log entry's payload holds: effects, not requests.
+
+A payload is a MessagePack array of records; a record is an array that begins with its kind's
+number. Numbers are never reused. Kinds 7 to 10 are taken by transactions and splits, which come
+later; an unknown kind is refused, never skipped, because every reader of the log must agree on
+what it says.
+
+====  =================  =====================================================================
+kind  record             written by
+====  =================  =====================================================================
+1     Effect             the partition, for each item changed (or rewritten alike: *silent*)
+2     Barrier            the partition, when its table's schema changed: later effects name it
+3     Claim              a new owner, before it serves
+4     Release            an owner that stops in good order
+5     IndexProgress      a global index's partition: how far a base log has been carried over
+6     IndexEffect        a global index's partition: one entry put or removed
+7-10  Prepare, Commit,   reserved
+      Abort, Split
+====  =================  =====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ..errors import Corrupt, WrongFormat
+from .rows import Row
+
+
+class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """The item under ``key`` is now ``body`` (None: absent), at version ``(hlc, region)``.
+
+    ``old_index_keys`` maps a global index's tree to the entry key that the item had there before,
+    for the indexes of schema version ``schema`` that had one; readers of the log need no tree.
+    ``old`` is the whole old body, kept only for readers that need it. ``silent`` marks a write
+    that changed nothing but the version: no stream shows it. ``transaction`` is the timestamp of
+    the transaction that wrote it (0: none).
+    """
+
+    schema: int
+    key: bytes
+    body: bytes | None
+    size_bytes: int
+    hlc: int
+    region: int = 0
+    transaction: int = 0
+    silent: bool = False
+    old_index_keys: dict[int, bytes] | None = None
+    old: bytes | None = None
+
+    def row(self) -> Row | None:
+        """The row that the table's tree holds after this effect."""
+        if self.body is None:
+            return None
+        return Row(self.body, self.size_bytes, self.hlc, self.region, self.transaction)
+
+
+class Barrier(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """From here on, effects follow ``schema``; ``table`` is that schema as the catalog has it."""
+
+    schema: int
+    table: bytes
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A new owner with a new epoch; its success proves the tail and fences the owner before."""
+
+    epoch: int
+    owner: str
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The owner of ``epoch`` appends nothing more."""
+
+    epoch: int
+
+
+class IndexProgress(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Everything in ``base_log`` up to ``lsn`` is in this index partition.
+
+    While the index is being filled, ``cursor`` is the first key not yet carried over (b"" at the
+    start), and effects up to ``chunk_lsn`` on keys at or above ``chunk_low`` are already contained
+    in the chunk that was read last. ``cursor`` None: filled.
+    """
+
+    base_log: str
+    lsn: int
+    cursor: bytes | None = None
+    chunk_low: bytes = b""
+    chunk_lsn: int = 0
+
+
+class IndexEffect(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """The entry under ``key`` (index key then table key) is now ``body`` (None: removed)."""
+
+    key: bytes
+    body: bytes | None
+    size_bytes: int
+    hlc: int
+    region: int = 0
+
+    def row(self) -> Row | None:
+        """The row that the index's tree holds after this effect."""
+        if self.body is None:
+            return None
+        return Row(self.body, self.size_bytes, self.hlc, self.region)
+
+
+Record = Effect | Barrier | Claim | Release | IndexProgress | IndexEffect
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Record])
+_KINDS = frozenset(range(1, 7))
+
+
+def encode_records(records: Sequence[Record]) -> bytes:
+    """The payload of one log entry."""
+    return _encoder.encode(records)
+
+
+def decode_records(payload: bytes) -> list[Record]:
+    """The records of one log entry.
+
+    Raises:
+        WrongFormat: a kind that this millstream does not know.
+        Corrupt: not records at all, though the entry's checksum held.
+    """
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise _diagnose(payload) from error
+
+
+def _diagnose(payload: bytes) -> Corrupt | WrongFormat:
+    try:
+        records = msgspec.msgpack.decode(payload, type=list[list[object]])
+    except msgspec.DecodeError:
+        return Corrupt("a log entry's payload is not a list of records")
+    for record in records:
+        if record and isinstance(record[0], int) and record[0] not in _KINDS:
+            return WrongFormat(f"log record kind {record[0]} is unknown to this millstream")
+    return Corrupt("a log entry's payload is not a list of records")

@@ -1,0 +1,76 @@
+"""A row of a tree: the header that storage needs, then the item's DynamoDB-JSON bytes.
+
+Every tree of a partition (the table's, its local indexes', a global index's) holds such rows. The
+body is kept exactly as it is answered, so that a whole-item read neither decodes nor encodes it.
+
+Layout, big endian::
+
+    format u8 | flags u8 | region u16 | size u32 | hlc u64 | transaction u64 | body ... | crc32c u32
+
+``size`` is the item's size as DynamoDB counts it, ``(hlc, region)`` its version, ``transaction``
+the timestamp of the last transaction that wrote or checked it (0: none). The checksum covers the
+key and everything before it, so a row found under a wrong key is damage too.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import cast
+
+import google_crc32c
+import msgspec
+
+from ..errors import Corrupt, WrongFormat
+
+ROW_FORMAT = 1
+_HEADER = struct.Struct(">BBHIQQ")
+_CHECKSUM = struct.Struct(">I")
+# google-crc32c ships no types; these are its C implementation's signatures.
+_crc32c = cast("Callable[[bytes], int]", google_crc32c.value)
+_crc32c_extend = cast("Callable[[int, bytes], int]", google_crc32c.extend)
+HEADER_BYTES = _HEADER.size
+CHECKSUM_BYTES = _CHECKSUM.size
+ROW_OVERHEAD_BYTES = HEADER_BYTES + CHECKSUM_BYTES
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A decoded row. ``size_bytes`` is DynamoDB's item size, not the length of ``body``."""
+
+    body: bytes
+    size_bytes: int
+    hlc: int
+    region: int = 0
+    transaction: int = 0
+
+
+def encode_row(key: bytes, row: Row) -> bytes:
+    """The bytes that a tree stores for ``row`` under ``key``."""
+    data = (
+        _HEADER.pack(ROW_FORMAT, 0, row.region, row.size_bytes, row.hlc, row.transaction)
+        + row.body
+    )
+    return data + _CHECKSUM.pack(_crc32c_extend(_crc32c(key), data))
+
+
+def decode_row(key: bytes, data: bytes) -> Row:
+    """The row stored as ``data`` under ``key``.
+
+    Raises:
+        Corrupt: the checksum does not hold.
+        WrongFormat: a newer millstream wrote it.
+    """
+    if len(data) < ROW_OVERHEAD_BYTES:
+        raise Corrupt(f"a row of {len(data)} bytes is shorter than its header")
+    end = len(data) - CHECKSUM_BYTES
+    if _crc32c_extend(_crc32c(key), data[:end]) != int.from_bytes(data[end:], "big"):
+        raise Corrupt("a row's checksum does not hold")
+    version, _, region, size_bytes, hlc, transaction = _HEADER.unpack_from(data)
+    if version != ROW_FORMAT:
+        raise WrongFormat(f"a row of format {version}; this millstream reads {ROW_FORMAT}")
+    return Row(data[HEADER_BYTES:end], size_bytes, hlc, region, transaction)
+
+
+def row_checksum(data: bytes) -> int:
+    """The checksum stored in a row, for sums over many rows."""
+    return int.from_bytes(data[-CHECKSUM_BYTES:], "big")
