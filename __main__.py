@@ -19,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
             from .cli.serve import serve_command
 
             return serve_command(found)
+        case "demo":
+            from .demo.program import demo_command
+
+            return demo_command(found.endpoint)
         case _:
             build()[0].print_help()
             return 2

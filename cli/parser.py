@@ -65,7 +65,19 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     for setting in SETTINGS:
         _add_setting(serve.add_argument, setting)
 
-    return parser, {"serve": serve}
+    demo = children.add_parser(
+        "demo",
+        help="load real data into a node and ask it questions",
+        description="Start a node on a temporary directory, load the flights that left New York "
+        "in January 2013, and ask questions whose answers are checked against the file.",
+        allow_abbrev=False,
+    )
+    demo.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="use the DynamoDB that answers there instead of a node of our own",
+    )
+    return parser, {"serve": serve, "demo": demo}
 
 
 def _add_setting(add: Callable[..., Any], setting: Setting) -> None:

@@ -1,0 +1,350 @@
+"""The questions: each asks the database, recomputes the answer from the file, and compares.
+
+A question returns an ``Answer``; ``is_true`` is the verdict and is never assumed. Nothing is
+printed here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from .client import Client, Refused
+from .dataset import Flight, airline_day
+
+TABLE = "flights-of-january-2013"
+INDEX = "worst-delays"
+AIRPORTS = ("EWR", "JFK", "LGA")
+SEGMENTS = 4
+
+TABLE_DEFINITION: dict[str, Any] = {
+    "TableName": TABLE,
+    "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [
+        {"AttributeName": "airline_day", "AttributeType": "S"},
+        {"AttributeName": "departure", "AttributeType": "S"},
+        {"AttributeName": "origin", "AttributeType": "S"},
+        {"AttributeName": "dep_delay", "AttributeType": "N"},
+    ],
+    "KeySchema": [
+        {"AttributeName": "airline_day", "KeyType": "HASH"},
+        {"AttributeName": "departure", "KeyType": "RANGE"},
+    ],
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": INDEX,
+            "KeySchema": [
+                {"AttributeName": "origin", "KeyType": "HASH"},
+                {"AttributeName": "dep_delay", "KeyType": "RANGE"},
+            ],
+            "Projection": {
+                "ProjectionType": "INCLUDE",
+                "NonKeyAttributes": ["flight", "dest", "arr_delay"],
+            },
+        }
+    ],
+}
+
+Item = dict[str, dict[str, Any]]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a question found. ``numeric`` are the columns to align right, by position."""
+
+    question: str
+    how: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[int, ...]
+    finding: str
+    verdict: str
+    is_true: bool
+    seconds: float
+
+
+def one_day(client: Client, flights: list[Flight], airports: dict[str, str]) -> Answer:
+    """One airline's flights on a day, before nine: one partition, a range of the sort key."""
+    carrier, day = "UA", 12
+    began = time.perf_counter()
+    items = _query(
+        client,
+        TableName=TABLE,
+        KeyConditionExpression="airline_day = :day AND departure < :nine",
+        ExpressionAttributeValues={
+            ":day": {"S": airline_day(carrier, day)},
+            ":nine": {"S": "0900"},
+        },
+    )
+    seconds = time.perf_counter() - began
+
+    expected = [
+        flight
+        for flight in flights
+        if flight.carrier == carrier and flight.day == day and flight.scheduled < "0900"
+    ]
+    expected.sort(key=lambda flight: flight.departure)
+    early = [flight for flight in expected if flight.dep_delay is not None]
+    on_time = sum(int(item["dep_delay"]["N"]) <= 0 for item in items if "dep_delay" in item)
+    truth_on_time = sum(flight.dep_delay <= 0 for flight in early if flight.dep_delay is not None)
+    shown = items[:6]
+    return Answer(
+        question="Which United flights left New York before nine on 12 January?",
+        how="Query, one partition key and a range of the sort key",
+        columns=("sched.", "flight", "from", "to", "delay"),
+        rows=tuple(
+            (
+                _clock(item["departure"]["S"][:4]),
+                item["flight"]["S"],
+                item["origin"]["S"],
+                _airport(item["dest"]["S"], airports),
+                _minutes(item),
+            )
+            for item in shown
+        ),
+        numeric=(4,),
+        finding=f"{len(items)} flights, {on_time} of them on time or early"
+        + (f"; the first {len(shown)} are shown" if len(items) > len(shown) else ""),
+        verdict=f"the same {len(expected)} items in the same order as in the file",
+        is_true=items == [flight.item() for flight in expected] and on_time == truth_on_time,
+        seconds=seconds,
+    )
+
+
+def worst_delays(client: Client, flights: list[Flight], airports: dict[str, str]) -> Answer:
+    """The longest waits of each airport, read backwards from the index."""
+    count = 3
+    began = time.perf_counter()
+    found = {
+        origin: client.call(
+            "Query",
+            TableName=TABLE,
+            IndexName=INDEX,
+            KeyConditionExpression="origin = :origin",
+            ExpressionAttributeValues={":origin": {"S": origin}},
+            ScanIndexForward=False,
+            Limit=count,
+        )["Items"]
+        for origin in AIRPORTS
+    }
+    seconds = time.perf_counter() - began
+
+    is_true = True
+    by_key = {(flight.airline_day, flight.departure): flight for flight in flights}
+    for origin, items in found.items():
+        delays = [
+            flight.dep_delay
+            for flight in flights
+            if flight.origin == origin and flight.dep_delay is not None
+        ]
+        longest = sorted(delays, reverse=True)[:count]
+        is_true &= [int(item["dep_delay"]["N"]) for item in items] == longest
+        is_true &= all(
+            _is_projection(item, by_key[item["airline_day"]["S"], item["departure"]["S"]])
+            for item in items
+        )
+    worst = sorted(
+        (item for items in found.values() for item in items),
+        key=lambda item: (-int(item["dep_delay"]["N"]), item["flight"]["S"]),
+    )
+    longest_wait = int(worst[0]["dep_delay"]["N"]) if worst else 0
+    return Answer(
+        question="Who waited longest at each airport?",
+        how=f"Query on the index {INDEX}, backwards, {count} at a time",
+        columns=("delay", "flight", "day", "from", "to"),
+        rows=tuple(
+            (
+                _hours(int(item["dep_delay"]["N"])),
+                item["flight"]["S"],
+                f"{int(item['airline_day']['S'][-2:])} Jan",
+                item["origin"]["S"],
+                _airport(item["dest"]["S"], airports),
+            )
+            for item in worst
+        ),
+        numeric=(0, 2),
+        finding=f"the longest wait was {_hours(longest_wait)}: {worst[0]['flight']['S']} from "
+        f"{worst[0]['origin']['S']} to {worst[0]['dest']['S']}"
+        if worst
+        else "no flight was found",
+        verdict=f"the {count} longest delays of each airport are those of the file",
+        is_true=is_true,
+        seconds=seconds,
+    )
+
+
+def last_seat(client: Client, flight: Flight) -> tuple[Answer, str]:
+    """Eight passengers want one seat at the same moment; also returns who got it ("" if nobody)."""
+    passengers = ("Ada", "Barbara", "Edsger", "Frances", "Grace", "Katherine", "Leslie", "Tony")
+    key = _key(flight)
+
+    def book(passenger: str) -> str:
+        try:
+            client.call(
+                "UpdateItem",
+                TableName=TABLE,
+                Key=key,
+                UpdateExpression="SET last_seat = :passenger",
+                ConditionExpression="attribute_exists(flight) AND attribute_not_exists(last_seat)",
+                ExpressionAttributeValues={":passenger": {"S": passenger}},
+            )
+        except Refused as refusal:
+            return refusal.kind
+        return "booked"
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(passengers)) as pool:
+        outcomes = dict(zip(passengers, pool.map(book, passengers), strict=True))
+    seconds = time.perf_counter() - began
+
+    winners = [name for name, outcome in outcomes.items() if outcome == "booked"]
+    winner = winners[0] if winners else ""
+    refused = sum(outcome == "ConditionalCheckFailedException" for outcome in outcomes.values())
+    item = client.call("GetItem", TableName=TABLE, Key=key, ConsistentRead=True).get("Item")
+    answer = Answer(
+        question=f"Who gets the last seat on {flight.name} to {flight.destination}?",
+        how=f"{len(passengers)} conditional UpdateItem at once: attribute_not_exists(last_seat)",
+        columns=("passenger", "outcome"),
+        rows=tuple(outcomes.items()),
+        numeric=(),
+        finding=f"{winner or 'nobody'} got it, {refused} were refused",
+        verdict="exactly one booking succeeded, and a consistent read names that passenger",
+        is_true=len(winners) == 1
+        and refused == len(passengers) - 1
+        and item == {**flight.item(), "last_seat": {"S": winner}},
+        seconds=seconds,
+    )
+    return answer, winner
+
+
+def punctuality(client: Client, flights: list[Flight], airlines: dict[str, str]) -> Answer:
+    """Every flight, read by parallel workers and summed up per airline."""
+    began = time.perf_counter()
+    items = scan_everything(client)
+    seconds = time.perf_counter() - began
+
+    found = _sums(
+        (
+            item["airline_day"]["S"].partition("#")[0],
+            int(item["dep_delay"]["N"]) if "dep_delay" in item else None,
+        )
+        for item in items
+    )
+    expected = _sums((flight.carrier, flight.dep_delay) for flight in flights)
+    busiest = sorted(found, key=lambda carrier: -found[carrier][0])[:8]
+    late = sum(sums[2] for sums in found.values())
+    flown = sum(sums[0] - sums[1] for sums in found.values())
+    rows = []
+    for carrier in busiest:
+        count, cancelled, late_count, delay_minutes = found[carrier]
+        share = late_count / max(1, count - cancelled)
+        rows.append(
+            (
+                airlines.get(carrier, carrier),
+                f"{count:,}",
+                f"{cancelled:,}",
+                f"{delay_minutes / max(1, count - cancelled):.1f} min",
+                f"{share:.0%}",
+                "▇" * round(share * 40),
+            )
+        )
+    return Answer(
+        question="How punctual were the airlines?",
+        how=f"Scan in {SEGMENTS} parallel segments, summed up here",
+        columns=("airline", "flights", "cancelled", "mean delay", "late", ""),
+        rows=tuple(rows),
+        numeric=(1, 2, 3, 4),
+        finding=f"{len(items):,} flights read; of the {flown:,} that left, {late:,} were more than "
+        "15 minutes late",
+        verdict="flights, cancellations and minutes of every airline equal the file's",
+        is_true=found == expected and len(items) == len(flights),
+        seconds=seconds,
+    )
+
+
+def index_counts(client: Client) -> dict[str, int]:
+    """How many items the index holds for each airport."""
+    return {
+        origin: sum(
+            page["Count"]
+            for page in client.pages(
+                "Query",
+                TableName=TABLE,
+                IndexName=INDEX,
+                Select="COUNT",
+                KeyConditionExpression="origin = :origin",
+                ExpressionAttributeValues={":origin": {"S": origin}},
+            )
+        )
+        for origin in AIRPORTS
+    }
+
+
+def scan_everything(client: Client) -> list[Item]:
+    """Every item of the table, read by one worker a segment."""
+
+    def segment(number: int) -> list[Item]:
+        pages = client.pages(
+            "Scan",
+            TableName=TABLE,
+            ConsistentRead=True,
+            Segment=number,
+            TotalSegments=SEGMENTS,
+        )
+        return [item for page in pages for item in page["Items"]]
+
+    with ThreadPoolExecutor(SEGMENTS) as pool:
+        return [item for items in pool.map(segment, range(SEGMENTS)) for item in items]
+
+
+def fingerprint(items: Iterable[Item]) -> str:
+    """A hash of a set of items, whatever their order."""
+    encode: Callable[[Any], bytes] = msgspec.json.Encoder(order="deterministic").encode
+    return hashlib.sha256(b"\n".join(sorted(map(encode, items)))).hexdigest()
+
+
+def _query(client: Client, **members: Any) -> list[Item]:
+    return [item for page in client.pages("Query", **members) for item in page["Items"]]
+
+
+def _key(flight: Flight) -> Item:
+    return {"airline_day": {"S": flight.airline_day}, "departure": {"S": flight.departure}}
+
+
+def _is_projection(item: Item, flight: Flight) -> bool:
+    """Whether the index's item is what its projection says of the flight's."""
+    names = {"airline_day", "departure", "origin", "dep_delay", "flight", "dest", "arr_delay"}
+    return item == {name: value for name, value in flight.item().items() if name in names}
+
+
+def _sums(delays: Iterable[tuple[str, int | None]]) -> dict[str, tuple[int, int, int, int]]:
+    """By carrier: flights, cancelled, more than 15 minutes late, minutes of delay in all."""
+    sums: defaultdict[str, tuple[int, int, int, int]] = defaultdict(lambda: (0, 0, 0, 0))
+    for carrier, delay in delays:
+        count, cancelled, late, minutes = sums[carrier]
+        if delay is None:
+            sums[carrier] = (count + 1, cancelled + 1, late, minutes)
+        else:
+            sums[carrier] = (count + 1, cancelled, late + (delay > 15), minutes + delay)
+    return dict(sums)
+
+
+def _airport(code: str, names: dict[str, str]) -> str:
+    return f"{code} {names[code]}" if code in names else code
+
+
+def _clock(scheduled: str) -> str:
+    return f"{scheduled[:2]}:{scheduled[2:]}"
+
+
+def _minutes(item: Item) -> str:
+    return f"{int(item['dep_delay']['N']):+d} min" if "dep_delay" in item else "cancelled"
+
+
+def _hours(minutes: int) -> str:
+    return f"{minutes // 60} h {minutes % 60:02} min"
