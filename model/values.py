@@ -63,7 +63,7 @@ def check_item(item: object) -> int:
     size = 0
     try:
         for name, value in item.items():
-            size += _check_name(name) + _check(value, 0)
+            size += check_name(name) + _check(value, 0)
     except InvalidRequest:
         for value in item.values():
             _check_shape(value, 0)
@@ -93,7 +93,8 @@ def _not_text() -> MalformedRequest:
     return MalformedRequest("A string is not valid Unicode")
 
 
-def _check_name(name: str) -> int:
+def check_name(name: str) -> int:
+    """The size of an attribute name in UTF-8 bytes. Raises InvalidRequest if empty or too long."""
     size = len(name) if name.isascii() else len(name.encode())
     if not 0 < size <= ATTRIBUTE_NAME_BYTES_MAX:
         if not size:
@@ -222,7 +223,7 @@ def _check_map(_value: AttributeValue, content: object, depth: int) -> int:
     if depth >= NESTING_LEVELS_MAX and content:
         raise InvalidRequest(_TOO_DEEP)
     for name, member in content.items():
-        size += _check_name(name) + _check(member, depth)
+        size += check_name(name) + _check(member, depth)
     return size
 
 
