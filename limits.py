@@ -156,3 +156,11 @@ TABLE_CAPACITY_UNITS_MAX = 40_000
 # Warm throughput of a table that never asked for it (D: "Understanding DynamoDB warm throughput").
 WARM_READ_UNITS_INITIAL = 12_000
 WARM_WRITE_UNITS_INITIAL = 4_000
+# Closing in good order (S: one flush of a full memtable on a slow disk; beyond it, the log suffices).
+CLOSE_SECONDS_MAX = 30.0
+
+# Compiled expressions. S: a list index beyond this cannot be in an item of 400 KB, and DynamoDB's
+# own allowable range is that of Java's int. S: a service repeats a few hundred expressions; each
+# compiled one is some kilobytes.
+LIST_INDEX_MAX = 2**31 - 1
+EXPRESSIONS_CACHED_MAX = 2048
