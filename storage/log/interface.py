@@ -118,6 +118,17 @@ class LogEngine(Protocol):
         ...
 
 
+class CopyEngine(LogEngine, Protocol):
+    """A log engine on this machine that can also be one copy of a replicated set."""
+
+    def truncate(self, log_id: str, after: int) -> None:
+        """Remove the entries above `after` (at least first LSN - 1); durable.
+
+        For recovery alone: what is removed was never acknowledged by a majority.
+        """
+        ...
+
+
 def check_log_id(log_id: str) -> bytes:
     """The identifier as UTF-8; asserted, because identifiers are made by millstream."""
     encoded = log_id.encode()

@@ -204,6 +204,19 @@ class LevelDbLogEngine:
         self._write(row, (), sync=False)
         self._delete_range(log.prefix, log.first, before)
 
+    def truncate(self, log_id: str, after: int) -> None:
+        """See `interface.CopyEngine`."""
+        log = self._log(log_id)
+        assert after >= log.first - 1
+        if after >= log.tail:
+            return
+        last = self._link(log, after) if after >= log.first else None
+        # From the end, so that an interruption leaves no hole.
+        for lsn in range(log.tail, after, -LOG_DELETE_CHUNK_ENTRIES):
+            lsns = range(lsn, max(after, lsn - LOG_DELETE_CHUNK_ENTRIES), -1)
+            self._write({}, [log.prefix + _LSN.pack(lsn) for lsn in lsns], sync=True)
+        self._logs[log_id] = _Log(log.prefix, log.first, after, last)
+
     def reopen(self) -> None:
         self.close()
         self._open()

@@ -150,6 +150,17 @@ class MemoryLogEngine:
             kept = log.entries[before - log.first :]
             self._logs[log_id] = _Log(before, kept, log.last)
 
+    def truncate(self, log_id: str, after: int) -> None:
+        """See `interface.CopyEngine`."""
+        log = self._log(log_id)
+        kept = after - log.first + 1
+        assert kept >= 0
+        if kept < len(log.entries):
+            entries = log.entries[:kept]
+            last = check_entry(entries[-1], None) if entries else None
+            self._logs[log_id] = _Log(log.first, entries, last)
+            self._untrimmed.pop(log_id, None)
+
     def reopen(self) -> None:
         """Serve again. What a failed sync left in doubt is decided now, by a toss per log."""
         self._settle()

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from millstream.host.disk import RealDisk
 from millstream.storage.log.entry import ZERO_HASH, EntryHeader, chain_hash, encode_entry
-from millstream.storage.log.interface import Append, LogEngine
+from millstream.storage.log.interface import Append, CopyEngine
 from millstream.storage.log.leveldb import LevelDbLogEngine
 from millstream.storage.log.memory import MemoryLogEngine
+from millstream.storage.log.segments import SegmentsLogEngine
 
 
 class Writer:
@@ -40,15 +42,20 @@ def make_writer() -> type[Writer]:
     return Writer
 
 
-OpenEngine = Callable[[Path], LogEngine]
+OpenEngine = Callable[[Path], CopyEngine]
 ENGINES: dict[str, OpenEngine] = {
     "memory": lambda path: MemoryLogEngine(),
+    "segments": lambda path: SegmentsLogEngine(RealDisk(), str(path / "log"), create=True),
+    # Segments so small that every test rolls, copies forward and deletes files.
+    "small segments": lambda path: SegmentsLogEngine(
+        RealDisk(), str(path / "log"), create=True, segment_bytes=600
+    ),
     "leveldb": lambda path: LevelDbLogEngine(str(path / "leveldb"), create=True),
 }
 
 
 @pytest.fixture(params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogEngine]:
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CopyEngine]:
     opened = ENGINES[request.param](tmp_path)
     yield opened
     opened.close()
