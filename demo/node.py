@@ -32,6 +32,12 @@ class Node:
         self._process: subprocess.Popen[str] | None = None
         self.endpoint = ""
 
+    @property
+    def process_id(self) -> int:
+        """The child's; it must be running."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> float:
         """Start the process; the seconds until it listened. Raises ``NodeFailed``."""
         assert self._process is None

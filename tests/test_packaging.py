@@ -1,6 +1,7 @@
 """What is shipped is what is on disk, and the settings files know every room."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import millstream
+from millstream.config import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -169,3 +171,19 @@ def test_a_python_without_ensurepip_is_told_the_one_line_that_installs_it(tmp_pa
     result = make_environment(tmp_path, str(bare))
     assert result.returncode == 1
     assert result.stderr.strip().endswith("sudo apt-get install python3.11-venv")
+
+
+def test_the_readme_shows_every_setting():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown_table() in readme, "paste the output of millstream.config.markdown_table()"
+
+
+def test_the_readme_begins_with_two_commands_and_eight_lines_of_boto3():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shell, python = re.findall(r"```(?:sh|python)\n(.*?)```", readme, re.DOTALL)[:2]
+    assert [line.split("#")[0].strip() for line in shell.splitlines()] == [
+        "make demo",
+        ".venv/bin/millstream serve",
+    ]
+    assert len(python.splitlines()) <= 8
+    compile(python, "README.md", "exec")
