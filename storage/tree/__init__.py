@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from .btree import BTree, Frozen, Snapshot
+from .btree import BTree, Frozen
 from .interface import TreeReader, TreeStore
+from .layers import Snapshot
 
 __all__ = ["BTree", "Frozen", "Snapshot", "TreeReader", "TreeStore"]

