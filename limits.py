@@ -103,6 +103,7 @@ TREE_KEY_BYTES_MAX = 65_536
 TREE_MAP_BYTES = 1 << 42
 TREE_MAP_BYTES_MIN = 1 << 28
 TREE_READERS_MAX = 126
+TREE_FAULTS_REPORTED_MAX = 100
 MEMTABLE_ROW_OVERHEAD_BYTES = 200
 
 # Index builders (S: a chunk is one synchronous slice and one log entry; the lag bound is seconds of
@@ -149,7 +150,8 @@ TAGS_MAX = 50
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
 
-# DescribeLimits' answer (D: the initial quotas of an account).
+# DescribeLimits' and DescribeEndpoints' answers (D: the initial quotas of an account).
+ENDPOINT_CACHE_MINUTES = 1440
 ACCOUNT_CAPACITY_UNITS_MAX = 80_000
 TABLE_CAPACITY_UNITS_MAX = 40_000
 

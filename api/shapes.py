@@ -19,6 +19,8 @@ from ..limits import (
     KEY_ATTRIBUTE_NAME_BYTES_MAX,
     LIST_TABLES_MAX,
     SCAN_SEGMENTS_MAX,
+    TAG_KEY_CHARACTERS_MAX,
+    TAG_VALUE_CHARACTERS_MAX,
 )
 
 NAME_PATTERN = "[a-zA-Z0-9_.-]+"
@@ -143,9 +145,7 @@ COMPARISON_OPERATOR = String(
         "CONTAINS",
     )
 )
-SELECT = String(
-    enum=("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES")
-)
+SELECT = String(enum=("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"))
 ATTRIBUTES_TO_GET = List(TEXT, 1)
 EXPRESSION_NAMES = Map(TEXT)
 EXPECTED = Map(
@@ -354,8 +354,11 @@ SSE_SPECIFICATION = _structure(
 TABLE_CLASS = String(enum=("STANDARD", "STANDARD_INFREQUENT_ACCESS"))
 SETTINGS_REPLICATION_MODE = String(enum=("ENABLED", "DISABLED", "ENABLED_WITH_OVERRIDES"))
 
-# Tag lengths are the tag operations' own rule and wording, hence plain text here.
-TAGS = List(_structure("Tag", "Key Value", Key=TEXT, Value=TEXT))
+TAG_KEY = String(1, TAG_KEY_CHARACTERS_MAX)
+TAGS = List(
+    _structure("Tag", "Key Value", Key=TAG_KEY, Value=String(0, TAG_VALUE_CHARACTERS_MAX))
+)
+# Not required and of any length: an ARN is refused in the tag operations' own words.
 RESOURCE_ARN = TEXT
 
 _VECTOR_INDEX_MEMBERS: dict[str, Shape] = {
@@ -378,9 +381,10 @@ _VECTOR_INDEX_MEMBERS: dict[str, Shape] = {
 }
 _VECTOR_INDEX_REQUIRED = frozenset(_VECTOR_INDEX_MEMBERS) - {"SearchSchema"}
 
+# The model requires only the name; without the other two there is nothing that could be created.
 CREATE_TABLE = _structure(
     "CreateTableInput",
-    "TableName",
+    "TableName AttributeDefinitions KeySchema",
     AttributeDefinitions=ATTRIBUTE_DEFINITIONS,
     TableName=TABLE_NAME,
     BillingMode=BILLING_MODE,
@@ -542,13 +546,11 @@ OPERATIONS: dict[str, Structure] = {
     ),
     "DescribeLimits": _structure("DescribeLimitsInput"),
     "DescribeEndpoints": _structure("DescribeEndpointsRequest"),
-    "TagResource": _structure(
-        "TagResourceInput", "ResourceArn Tags", ResourceArn=RESOURCE_ARN, Tags=TAGS
-    ),
+    "TagResource": _structure("TagResourceInput", "Tags", ResourceArn=RESOURCE_ARN, Tags=TAGS),
     "UntagResource": _structure(
-        "UntagResourceInput", "ResourceArn TagKeys", ResourceArn=RESOURCE_ARN, TagKeys=List(TEXT)
+        "UntagResourceInput", "TagKeys", ResourceArn=RESOURCE_ARN, TagKeys=List(TAG_KEY)
     ),
     "ListTagsOfResource": _structure(
-        "ListTagsOfResourceInput", "ResourceArn", ResourceArn=RESOURCE_ARN, NextToken=TEXT
+        "ListTagsOfResourceInput", ResourceArn=RESOURCE_ARN, NextToken=TEXT
     ),
 }

@@ -57,8 +57,7 @@ _FALSE = frozenset({"FALSE", "0", "NO"})
 # The control plane says this of a missing table's name; the item operations use the constraint.
 _NAME_REQUIRED = "The parameter 'TableName' is required but was not present in the request"
 _CONTROL_PLANE = frozenset({"CreateTable", "UpdateTable", "DeleteTable", "DescribeTable"})
-# The tag operations look at their members one by one, in words of their own.
-_OWN_WORDS = frozenset({"TagResource", "UntagResource", "ListTagsOfResource"})
+_TAGGING = frozenset({"TagResource", "UntagResource", "ListTagsOfResource"})
 
 
 def read(operation: str, body: bytes) -> dict[str, Any]:
@@ -116,8 +115,8 @@ def check(operation: str, request: dict[str, Any]) -> None:
     shape = OPERATIONS[operation]
     _read_structure(shape, request)
     _check_table_name(operation, request)
-    if operation in _OWN_WORDS:
-        return
+    if operation in _TAGGING and request.get("ResourceArn") is None:
+        raise InvalidRequest("Invalid TableArn")
     violations = _Violations()
     violations.check_members(shape, request, "", "")
     violations.finish()
@@ -254,8 +253,7 @@ def _read_blob(value: Any) -> str:
         raise MalformedRequest("only base-64-encoded strings are convertible to bytes")
     if len(value) % 4:
         raise MalformedRequest(
-            "Base64 encoded length is expected a multiple of 4 bytes "
-            f"but found: {len(value)}"
+            f"Base64 encoded length is expected a multiple of 4 bytes but found: {len(value)}"
         )
     if _BASE64.fullmatch(value) is None:
         raise MalformedRequest("Invalid last non-pad Base64 character dectected")
@@ -370,8 +368,7 @@ class _Violations:
                 self.check(member, given, each, terse_path + name)
             elif name in shape.required:
                 self.found.append(
-                    f"Value null at '{each}' failed to satisfy constraint: "
-                    "Member must not be null"
+                    f"Value null at '{each}' failed to satisfy constraint: Member must not be null"
                 )
 
     def check(self, shape: Shape, value: Any, path: str, terse_path: str) -> None:
@@ -443,9 +440,7 @@ class _Violations:
         if constraint is None:
             return
         if shape.terse:
-            self.terse.append(
-                f"Value at '{terse_path}' failed to satisfy constraint: {constraint}"
-            )
+            self.terse.append(f"Value at '{terse_path}' failed to satisfy constraint: {constraint}")
         else:
             self._add(shape, value, path, constraint)
 

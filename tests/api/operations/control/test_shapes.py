@@ -1,0 +1,80 @@
+"""The shapes state every member that the service model states, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.loaders import Loader
+
+from millstream.api.shapes import (
+    OPERATIONS,
+    AttributeValue,
+    Blob,
+    Boolean,
+    List,
+    Map,
+    Shape,
+    String,
+    Structure,
+    Whole,
+)
+
+MODEL = Loader().load_service_model("dynamodb", "service-2")
+SHAPES = MODEL["shapes"]
+# An older botocore knows less than we do; then only what it knows is compared.
+IS_RECENT = "VectorIndexUpdates" in SHAPES["UpdateTableInput"]["members"]
+# What DynamoDB requires though its model does not, and the other way round (see shapes.py).
+REQUIRED_HERE = {"CreateTableInput": {"AttributeDefinitions", "KeySchema"}}
+REQUIRED_ELSEWHERE = {"TagResourceInput", "UntagResourceInput", "ListTagsOfResourceInput"}
+
+
+def compare(ours: Shape, name: str, path: str, seen: set[str]) -> None:
+    theirs: dict[str, Any] = SHAPES[name]
+    kind = theirs["type"]
+    if name == "AttributeValue":
+        assert isinstance(ours, AttributeValue), path
+        return
+    match ours:
+        case Structure():
+            assert kind == "structure", path
+            members = set(theirs["members"])
+            assert members <= set(ours.members), path
+            if IS_RECENT:
+                assert set(ours.members) == members, path
+            if name in REQUIRED_ELSEWHERE:
+                assert ours.required | {"ResourceArn"} == set(theirs["required"])
+            else:
+                required = set(theirs.get("required", [])) | REQUIRED_HERE.get(name, set())
+                assert ours.required == required, path
+            for member, reference in theirs["members"].items():
+                compare(ours.members[member], reference["shape"], f"{path}.{member}", seen)
+        case List():
+            assert kind == "list", path
+            compare(ours.element, theirs["member"]["shape"], f"{path}[]", seen)
+        case Map():
+            assert kind == "map", path
+            compare(ours.element, theirs["value"]["shape"], f"{path}{{}}", seen)
+        case String():
+            assert kind == "string", path
+            if IS_RECENT:
+                assert set(ours.enum) == set(theirs.get("enum", [])), path
+        case Whole():
+            assert kind == ours.java.lower(), path
+            assert ours.minimum == theirs.get("min"), path
+            assert ours.maximum == theirs.get("max"), path
+        case Boolean():
+            assert kind == "boolean", path
+        case Blob():
+            assert kind == "blob", path
+        case _:
+            pytest.fail(path)
+    seen.add(name)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_members_are_the_service_models(operation: str) -> None:
+    seen: set[str] = set()
+    name = MODEL["operations"][operation]["input"]["shape"]
+    compare(OPERATIONS[operation], name, operation, seen)
+    assert name in seen
