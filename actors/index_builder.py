@@ -29,7 +29,7 @@ from ..limits import (
     INDEX_READ_BYTES,
 )
 from ..model.keys import hash_prefix, successor
-from ..model.schema import HASH_SPACE_END, GlobalIndex, Partition, Table
+from ..model.schema import GlobalIndex, Partition, Table
 from ..model.values import decode_item
 from ..storage.index_state import IndexBatch
 from ..storage.indexes import entry_body, entry_key
@@ -61,6 +61,8 @@ class IndexBuilder:
         self._delay_seconds = delay_seconds
         state = target.machine.state
         self.progress = state.progress.get(base.log_id) or IndexProgress(base.log_id, 0)
+        #: Those who wait for the index to catch up.
+        self._growth = trio.lowlevel.ParkingLot()
         #: Set when the index holds everything that the table held when this builder began.
         self.filled = trio.Event()
 
@@ -74,6 +76,12 @@ class IndexBuilder:
         if self.progress.lsn == 0:
             progress = IndexProgress(self._base.log_id, barrier_lsn, cursor=b"")
             await self._send(IndexBatch((), progress))
+
+    async def caught_up(self) -> None:
+        """Return when what the base had committed at the time of the call is in the index."""
+        lsn = self._base.lsn
+        while self.progress.lsn < lsn:
+            await self._growth.park()
 
     async def run(self) -> None:
         """Follow, and fill while there is something to fill, until cancelled."""
@@ -170,13 +178,10 @@ class IndexBuilder:
         )
         await self._send(IndexBatch((), done, tuple(rows)))
 
-    def _base_bounds(self) -> tuple[bytes, bytes | None]:
+    def _base_bounds(self) -> tuple[bytes, bytes]:
         for partition in self._table().partitions:
             if partition.log_id == self._base.log_id:
-                return (
-                    hash_prefix(partition.low),
-                    None if partition.last == HASH_SPACE_END - 1 else hash_prefix(partition.last + 1),
-                )
+                return hash_prefix(partition.low), hash_prefix(partition.last + 1)
         raise AssertionError("the base partition is one of its table's")
 
     def _throttle(self, behind: int) -> None:
@@ -195,4 +200,5 @@ class IndexBuilder:
                 await trio.sleep(0.05)
             else:
                 self.progress = batch.progress
+                self._growth.unpark_all()
                 return

@@ -30,6 +30,7 @@ from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
 from .catalog import CATALOG_LOG, CATALOG_TABLE, Catalog
 from .flusher import Flusher, position_key
+from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .partition import PartitionActor
 from .schema_changes import SchemaChanges
@@ -126,6 +127,10 @@ class Node:
 
     def _dirty(self) -> bool:
         return any(actor.machine.dirty for actor in self._partitions())
+
+    def index_builders(self) -> Iterator[IndexBuilder]:
+        """Every index builder, to wait until indexes have caught up."""
+        return self._changes.builders()
 
     # What the actors need.
 

@@ -33,7 +33,7 @@ from ..model.schema import (
     TableChange,
     hash_ranges,
 )
-from .catalog import Catalog
+from .catalog import CATALOG_LOG, Catalog
 from .flusher import position_key
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
@@ -81,6 +81,8 @@ class SchemaChanges:
         self._index_delay_seconds = index_delay_seconds
         #: (namespace, name) -> reference.
         self.refs: dict[tuple[str, str], TableRef] = {}
+        #: Those who wait for a table to change its status.
+        self.moved = trio.lowlevel.ParkingLot()
         self._actors: dict[str, PartitionActor] = {}
         self._running: dict[str, _Running] = {}
         #: (base log, index log) -> builder.
@@ -132,10 +134,17 @@ class SchemaChanges:
     async def _remove_orphans(self, tables: list[Table]) -> None:
         known = {log_id for table in tables for log_id in table.log_ids()}
         engine = self._log_writer.engine
-        orphans = [log_id for log_id in engine.list() if log_id not in known and log_id != "catalog"]
-        for log_id in orphans:
-            logger.info("removing log %s, which belongs to no table", log_id)
-            await self._log_writer.change(lambda log_id=log_id: engine.delete(log_id))
+        orphans = [
+            log_id for log_id in engine.list() if log_id not in known and log_id != CATALOG_LOG
+        ]
+
+        def delete() -> None:
+            for log_id in orphans:
+                engine.delete(log_id)
+
+        if orphans:
+            logger.info("removing %d logs that belong to no table", len(orphans))
+            await self._log_writer.change(delete)
 
     # Making.
 
@@ -374,7 +383,8 @@ class SchemaChanges:
         for base in ref.table.partitions:
             self._actors[base.log_id].throttled_by.discard(index.name)
         await self._serve(ref)
-        await self._remove_storage([partition.log_id for partition in index.partitions], [index.tree])
+        log_ids = [partition.log_id for partition in index.partitions]
+        await self._remove_storage(log_ids, [index.tree])
 
     # Removing.
 
@@ -395,6 +405,7 @@ class SchemaChanges:
         await self._remove_storage(list(table.log_ids()), list(table.trees()))
         await self._catalog.remove(table)
         del self.refs[table.namespace, table.name]
+        self.moved.unpark_all()
 
     async def _remove_storage(self, log_ids: list[str], trees: list[int]) -> None:
         for log_id in log_ids:
@@ -423,6 +434,7 @@ class SchemaChanges:
         table = msgspec.structs.replace(ref.table, **fields)
         await self._catalog.save(table)
         ref.table = table
+        self.moved.unpark_all()
 
     def _track(self, key: str) -> _Running:
         running = self._running[key] = _Running()

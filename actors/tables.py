@@ -245,6 +245,21 @@ class Tables:
             )
         return await self._changes.delete(ref)
 
+    async def wait_active(self, namespace: str, name: str) -> None:
+        """Return when a table is ACTIVE. Raises ResourceNotFound if there is none, or no more."""
+        while True:
+            ref = self.find(namespace, name)
+            if ref is None:
+                raise ResourceNotFound(NOT_FOUND)
+            if ref.table.status is Status.ACTIVE:
+                return
+            await self._changes.moved.park()
+
+    async def wait_gone(self, namespace: str, name: str) -> None:
+        """Return when there is no table of that name."""
+        while self.find(namespace, name) is not None:
+            await self._changes.moved.park()
+
     async def breathe(self) -> None:
         """A checkpoint: whoever is ready runs now."""
         await trio.lowlevel.checkpoint()

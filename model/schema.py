@@ -87,7 +87,7 @@ class WarmUnits(msgspec.Struct, frozen=True):
 
 
 class Partition(msgspec.Struct, frozen=True):
-    """The hashes from ``low`` to ``last``, both included, of one table or index; a log of its own."""
+    """The hashes from ``low`` to ``last``, both included, of a table or index, with their log."""
 
     log_id: str
     low: int

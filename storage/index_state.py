@@ -26,7 +26,8 @@ class IndexBatch(msgspec.Struct, frozen=True, tag=True):
     """Effects of ``progress.base_log`` on this partition, in order.
 
     ``effects`` pairs each with the LSN of the base entry that it comes from; those at or below the
-    progress already stored are skipped. ``rows`` come from a backfill's chunk, which ``progress.cursor`` says is done.
+    progress already stored are skipped. ``rows`` come from a backfill's chunk, which
+    ``progress.cursor`` says is done.
     """
 
     effects: tuple[tuple[int, IndexEffect], ...]

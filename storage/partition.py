@@ -78,8 +78,11 @@ class State(Protocol):
     totals: dict[int, Totals]
     #: Base log -> how far it is carried over; empty for a table.
     progress: dict[str, IndexProgress]
-    #: The schema version that effects follow; 0 where there is none.
-    schema: int
+
+    @property
+    def schema(self) -> int:
+        """The schema version that effects follow; 0 where there is none."""
+        ...
 
     def evaluate(self, command: Any, hlc: int) -> Evaluation: ...
 

@@ -15,8 +15,8 @@ import msgspec
 
 from ..errors import InvalidRequest
 from ..model.schema import GlobalIndex, LocalIndex, Table
-from ..model.values import decode_item, encode_item
-from .checks import check_new_item
+from ..model.values import Item, decode_item, encode_item, item_size_bytes
+from .checks import check_updated_item
 from .commands import Command, Delete, Put, Refused, UpdateItem, Written
 from .indexes import entry_body, entry_key
 from .records import Barrier, Effect, IndexProgress, Record
@@ -40,7 +40,16 @@ class Evaluation(msgspec.Struct, frozen=True):
 class TableState:
     """Rows and local index entries of one hash range of a table."""
 
-    __slots__ = ("_btree", "_global", "_local", "_pending", "_region", "progress", "table", "totals")
+    __slots__ = (
+        "_btree",
+        "_global",
+        "_local",
+        "_pending",
+        "_region",
+        "progress",
+        "table",
+        "totals",
+    )
 
     def __init__(self, table: Table, btree: BTree, region: int, totals: dict[int, Totals]) -> None:
         #: The schema that effects follow from now on; replaced by a barrier.
@@ -93,6 +102,7 @@ class TableState:
             old_item = decode_item(old.body)
         if condition is not None and not condition.matches(old_item, command.values):
             return Evaluation(Refused(old), waits=pending is not None)
+        new: Row | None
         match command:
             case Put():
                 body, size_bytes = command.body, command.size_bytes
@@ -106,21 +116,24 @@ class TableState:
                     return Evaluation(error, waits=pending is not None)
         return self._effect(key, old, old_item, new, hlc)
 
-    def _updated(
-        self, command: UpdateItem, old_item: dict[str, dict[str, object]] | None, hlc: int
-    ) -> Row:
-        if command.update is None:
+    def _updated(self, command: UpdateItem, old_item: Item | None, hlc: int) -> Row | None:
+        update = command.update
+        if update is None:
             item = command.key_item if old_item is None else old_item
+            size_bytes = item_size_bytes(item)
         else:
-            item = command.update.apply(old_item, command.key_item, command.values).new_item
-        size_bytes = check_new_item(self.table, item)
+            outcome = update.apply(old_item, command.key_item, command.values)
+            if outcome.new_item is None:
+                return None
+            item = outcome.new_item
+            size_bytes = check_updated_item(self.table, item, update.names)
         return Row(encode_item(item), size_bytes, hlc, self._region)
 
     def _effect(
         self,
         key: bytes,
         old: Row | None,
-        old_item: dict[str, dict[str, object]] | None,
+        old_item: Item | None,
         new: Row | None,
         hlc: int,
     ) -> Evaluation:

@@ -1,0 +1,176 @@
+"""A node's promises as its users see them: writes, indexes, schema changes, restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from millstream.actors.data_directory import open_node
+from millstream.actors.node import Node, NodeSettings
+from millstream.errors import DirectoryInUse, ResourceInUse, ResourceNotFound, Unavailable
+from millstream.model.schema import Projection, Status, TableChange
+from millstream.storage.commands import Refused, Written
+
+from .conftest import bodies, caught_up, delete, index, make_table, put, until_active
+
+
+async def test_a_write_is_seen_by_the_next_read(node: Node) -> None:
+    ref = await make_table(node)
+    command = put(ref, pk="a", v="1")
+    result = await ref.write(command)
+    assert isinstance(result, Written)
+    assert result.old is None
+    row = ref.get(command.key)
+    assert row is not None and row.body == command.body
+
+
+async def test_writes_to_one_key_see_each_other_in_order(node: Node) -> None:
+    ref = await make_table(node)
+    commands = [put(ref, pk="a", v=str(number)) for number in range(50)]
+    results = await ref.write_many(commands)
+    olds = [result.old.body for result in results[1:]]  # type: ignore[union-attr]
+    assert olds == [command.body for command in commands[:-1]]
+
+
+async def test_versions_grow(node: Node) -> None:
+    ref = await make_table(node)
+    results = await ref.write_many([put(ref, pk="a", v=str(number)) for number in range(10)])
+    versions = [result.new.hlc for result in results]  # type: ignore[union-attr]
+    assert versions == sorted(set(versions))
+
+
+async def test_a_global_index_follows_its_table(node: Node) -> None:
+    ref = await make_table(node, index("g", "a"))
+    await ref.write(put(ref, pk="1", a="x"))
+    await ref.write(put(ref, pk="2", a="x"))
+    await ref.write(put(ref, pk="3"))
+    await ref.write(put(ref, pk="1", a="y"))
+    await ref.write(delete(ref, "2"))
+    await caught_up(node)
+    assert bodies(ref, "g") == [put(ref, pk="1", a="y").body]
+
+
+async def test_an_index_made_on_a_full_table_is_filled_while_writes_go_on(node: Node) -> None:
+    ref = await make_table(node)
+    await ref.write_many([put(ref, pk=f"{n:04}", a=str(n % 7)) for n in range(1000)])
+
+    async def write_on() -> None:
+        for n in range(0, 1200, 3):
+            await ref.write(put(ref, pk=f"{n:04}", a="changed"))
+            await ref.write(delete(ref, f"{n + 1:04}"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_on)
+        await node.tables.change(TableChange(ref.table, create_index=index("g", "a")))
+        ref = await until_active(node)
+    await caught_up(node)
+    assert bodies(ref, "g") == bodies(ref)
+    assert ref.table.global_indexes[0].status is Status.ACTIVE
+    assert not ref.table.global_indexes[0].backfilling
+
+
+async def test_an_index_is_removed_with_its_entries(node: Node) -> None:
+    ref = await make_table(node, index("g", "a"), index("h", "b", Projection("KEYS_ONLY")))
+    await ref.write(put(ref, pk="1", a="x", b="y"))
+    await node.tables.change(TableChange(ref.table, delete_index="g"))
+    ref = await until_active(node)
+    assert [entry.name for entry in ref.table.global_indexes] == ["h"]
+    assert set(ref.statistics().indexes) == {"h"}
+    await ref.write(put(ref, pk="2", a="x", b="y"))
+    await caught_up(node)
+    assert len(bodies(ref, "h")) == 2
+
+
+async def test_several_partitions_hold_one_ordered_table(node: Node) -> None:
+    ref = await make_table(node, index("g", "a"), partition_count=5)
+    await ref.write_many([put(ref, pk=str(n), a=str(n % 3)) for n in range(200)])
+    await caught_up(node)
+    keys = [key for key, _ in ref.rows(None, b"", None)]
+    assert keys == sorted(keys) and len(keys) == 200
+    assert [key for key, _ in ref.rows(None, b"", None, reverse=True)] == keys[::-1]
+    assert [key for key, _ in ref.rows(None, keys[20], keys[180])] == keys[20:180]
+    assert bodies(ref, "g") == bodies(ref)
+    assert ref.statistics().item_count == 200
+    assert ref.statistics().indexes["g"].item_count == 200
+
+
+async def test_a_table_being_made_is_not_found_yet(node: Node) -> None:
+    ref = await make_table(node)
+    await node.tables.delete("", "t")
+    with pytest.raises(ResourceInUse):
+        await node.tables.delete("", "t")
+    with trio.fail_after(5):
+        await node.tables.wait_gone("", "t")
+    with pytest.raises((ResourceNotFound, Unavailable)):
+        await ref.write(put(ref, pk="a"))
+
+
+async def test_a_change_based_on_an_old_schema_is_refused(node: Node) -> None:
+    ref = await make_table(node)
+    old = ref.table
+    await node.tables.change(TableChange(msgspec.structs.replace(old, tags={"a": "b"})))
+    with pytest.raises(ResourceInUse):
+        await node.tables.change(TableChange(msgspec.structs.replace(old, tags={"c": "d"})))
+    assert ref.table.tags == {"a": "b"}
+
+
+@pytest.mark.parametrize("engine", ["leveldb", "segments"])
+async def test_a_second_start_finds_everything(tmp_path: Path, engine: str) -> None:
+    if engine == "leveldb":
+        pytest.importorskip("plyvel")
+    path = str(tmp_path / "data")
+    async with open_node(path, NodeSettings(), log_engine=engine) as node:
+        ref = await make_table(node, index("g", "a"))
+        await ref.write_many([put(ref, pk=str(n), a="x") for n in range(100)])
+        await ref.write(delete(ref, "50"))
+        await caught_up(node)
+        before = bodies(ref)
+    async with open_node(path, NodeSettings(), log_engine=engine) as node:
+        found = node.tables.find("", "t")
+        assert found is not None
+        assert bodies(found) == before
+        assert bodies(found, "g") == before
+        assert found.statistics().item_count == 99
+        assert isinstance(await found.write(put(found, pk="new", a="x")), Written)
+        await caught_up(node)
+        assert len(bodies(found, "g")) == 100
+
+
+async def test_a_directory_is_served_by_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    async with open_node(path, NodeSettings()):
+        with pytest.raises(DirectoryInUse):
+            async with open_node(path, NodeSettings()):
+                pass
+
+
+async def test_a_full_memtable_is_flushed_while_writes_go_on(tmp_path: Path) -> None:
+    settings = NodeSettings(memtable_bytes=64 * 1024)
+    async with open_node(str(tmp_path / "data"), settings) as node:
+        ref = await make_table(node, index("g", "a"))
+        for start in range(0, 1000, 100):
+            await ref.write_many(
+                [put(ref, pk=str(start + n), a="x", filler="f" * 500) for n in range(100)]
+            )
+        assert node.flusher.flushes > 2
+        await caught_up(node)
+        assert len(bodies(ref)) == 1000
+        assert bodies(ref, "g") == bodies(ref)
+
+
+async def test_a_condition_is_decided_against_pending_writes(node: Node) -> None:
+    from millstream.expressions import compile_expressions
+
+    ref = await make_table(node)
+    condition = compile_expressions(condition="attribute_not_exists(pk)").condition
+    commands = [
+        msgspec.structs.replace(put(ref, pk="a", v=str(n)), condition=condition) for n in range(5)
+    ]
+    results = await ref.write_many(commands)
+    assert [type(result) for result in results] == [Written, *[Refused] * 4]
+    refused = results[-1]
+    assert isinstance(refused, Refused)
+    assert refused.found is not None and refused.found.body == commands[0].body
