@@ -3,27 +3,27 @@
 ::
 
     MillstreamError
-    +-- RequestError                     the request is refused; nothing has changed
-    |   +-- InvalidRequest               malformed or against the rules
-    |   +-- MalformedRequest             not even decodable: wrong JSON types
-    |   +-- ConditionFailed              the item did not meet the condition (carries the item)
-    |   +-- ResourceNotFound             no such table or index
-    |   +-- ResourceInUse                exists already, or is in the wrong state
-    |   +-- LimitExceeded                an account or control-plane limit
-    |   +-- ItemCollectionTooLarge       one partition key's items with a local index above 10 GB
-    |   +-- TransactionConflict          another transaction holds the item
-    |   +-- TransactionCanceled          with one reason an action
-    |   +-- Throttled                    over capacity, or this partition's queue is full: retry later
-    +-- Unavailable                      not served now (stopping, recovering); nothing has changed; retry
-    +-- OutcomeUnknown                   the write may or may not become visible; never told as a failure
+    +-- RequestError               the request is refused; nothing has changed
+    |   +-- InvalidRequest         malformed or against the rules
+    |   +-- MalformedRequest       not even decodable: wrong JSON types
+    |   +-- ConditionFailed        the item did not meet the condition (carries the item)
+    |   +-- ResourceNotFound       no such table or index
+    |   +-- ResourceInUse          exists already, or is in the wrong state
+    |   +-- LimitExceeded          an account or control-plane limit
+    |   +-- ItemCollectionTooLarge one partition key's items with a local index above 10 GB
+    |   +-- TransactionConflict    another transaction holds the item
+    |   +-- TransactionCanceled    with one reason an action
+    |   +-- Throttled              over capacity, or this partition's queue is full: retry later
+    +-- Unavailable                not served now (stopping, recovering); nothing has changed; retry
+    +-- OutcomeUnknown             the write may or may not become visible; never told as a failure
     +-- StorageError
-    |   +-- Corrupt                      bytes on disk are not what was written; nothing is guessed
-    |   +-- Trimmed                      this part of the log is gone by policy
-    |   +-- Conflict                     a conditional append lost: someone else wrote there
-    |   +-- Ambiguous                    an append or a sync failed midway: reopen and reread the tail
-    |   +-- WrongFormat                  a newer or a foreign format: refused, never guessed
-    |   +-- DirectoryInUse               another process holds the data directory
-    +-- ConfigurationError               a setting is unknown, malformed or unsafe
+    |   +-- Corrupt                bytes on disk are not what was written; nothing is guessed
+    |   +-- Trimmed                this part of the log is gone by policy
+    |   +-- Conflict               a conditional append lost: someone else wrote there
+    |   +-- Ambiguous              an append or a sync failed midway: reopen and reread the tail
+    |   +-- WrongFormat            a newer or a foreign format: refused, never guessed
+    |   +-- DirectoryInUse         another process holds the data directory
+    +-- ConfigurationError         a setting is unknown, malformed or unsafe
 
 Wire errors (one class per DynamoDB ``__type``) live in ``api/errors.py`` with the one mapping from
 these. ``AssertionError`` is never caught: it means millstream itself is wrong, and the node stops.
