@@ -92,6 +92,15 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+# An enumeration's member costs more to look up than a name of the module.
+_HEAD: Final = Phase.HEAD
+_BODY: Final = Phase.BODY
+_CHUNKS: Final = Phase.CHUNKS
+_RESPONSE: Final = Phase.RESPONSE
+_REFUSED: Final = Phase.REFUSED
+_CLOSED: Final = Phase.CLOSED
+
+
 class RequestIds:
     """Names for requests, shaped as AWS's are: 52 digits and capitals. Unique by a counter.
 
@@ -172,7 +181,7 @@ class Connection:
 
     def __init__(self, preambles: Preambles) -> None:
         self._preambles = preambles
-        self.phase = Phase.HEAD
+        self.phase: Phase = _HEAD
         # What was received and not yet read: _data[_at:].
         self._data = b""
         self._at = 0
@@ -219,7 +228,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing of a next request has arrived."""
-        return self.phase is Phase.HEAD and not self._head_bytes and self._at == len(self._data)
+        return self.phase is _HEAD and not self._head_bytes and self._at == len(self._data)
 
     @property
     def body_bytes_expected(self) -> int:
@@ -229,7 +238,7 @@ class Connection:
     @property
     def reading(self) -> bool:
         """Whether a request is being read, or awaited."""
-        return self.phase in (Phase.HEAD, Phase.BODY, Phase.CHUNKS)
+        return self.phase in (_HEAD, _BODY, _CHUNKS)
 
     def receive(self, data: bytes) -> None:
         """Take what has arrived."""
@@ -241,32 +250,32 @@ class Connection:
 
     def receive_end(self) -> BadRequest | None:
         """The peer will send no more. What is to be told of a request that is cut, if one is."""
-        assert self.phase not in (Phase.RESPONSE, Phase.REFUSED)
-        if self.phase is Phase.CLOSED or self.idle:
-            self.phase = Phase.CLOSED
+        assert self.phase not in (_RESPONSE, _REFUSED)
+        if self.phase is _CLOSED or self.idle:
+            self.phase = _CLOSED
             return None
         return self.refuse(BadRequestException("The request ends before it is complete."))
 
     def refuse(self, error: WireError) -> BadRequest:
         """Give the request that is being read up; its answer will be the last one."""
-        assert self.phase in (Phase.HEAD, Phase.BODY, Phase.CHUNKS), self.phase
-        if self.phase is Phase.HEAD and not self._head_complete:
+        assert self.phase in (_HEAD, _BODY, _CHUNKS), self.phase
+        if self.phase is _HEAD and not self._head_complete:
             # What is known of a method and headers is the last request's.
             self._method, self._request_headers = b"", {}
-        self.phase = Phase.REFUSED
+        self.phase = _REFUSED
         return BadRequest(error)
 
     def next_event(self) -> Event:
         """The next thing to be done. NEED_DATA once all that was received has been read."""
-        if self.phase is Phase.HEAD:
+        if self.phase is _HEAD:
             event = self._read_head()
             if event is not None:
                 return event
-        if self.phase is Phase.BODY:
+        if self.phase is _BODY:
             return self._read_body()
-        if self.phase is Phase.CHUNKS:
+        if self.phase is _CHUNKS:
             return self._read_chunks()
-        assert self.phase is Phase.CLOSED, self.phase
+        assert self.phase is _CLOSED, self.phase
         self._data, self._at = b"", 0
         return NEED_DATA
 
@@ -291,13 +300,13 @@ class Connection:
             if asked is not None and accepts_gzip(asked):
                 body = compress(body)
                 extra += b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
-        if self.phase is Phase.RESPONSE and self._keep_alive and not close:
-            self.phase = Phase.HEAD
+        if self.phase is _RESPONSE and self._keep_alive and not close:
+            self.phase = _HEAD
             if self._version != "1.1":
                 extra += b"Connection: keep-alive\r\n"
         else:
-            assert self.phase in (Phase.RESPONSE, Phase.REFUSED)
-            self.phase = Phase.CLOSED
+            assert self.phase in (_RESPONSE, _REFUSED)
+            self.phase = _CLOSED
             extra += b"Connection: close\r\n"
         return b"%b%b\r\nx-amz-crc32: %d\r\nContent-Length: %d\r\n%b\r\n%b" % (
             self._preambles.get(status, content_type),
@@ -323,7 +332,6 @@ class Connection:
             part = data[start:end]
             room = HTTP_HEAD_BYTES_MAX - self._head_bytes
             self._head_bytes += len(part)
-            self._head_tail = (self._head_tail + part[-3:])[-3:]
             self._at = end
             try:
                 parser.feed_data(part[:room])
@@ -335,6 +343,8 @@ class Connection:
                 return self.refuse(BadRequestException("The request is not valid HTTP."))
             if len(part) > room:
                 return self.refuse(RequestHeaderTooLarge("The request's headers are too large."))
+            if not self._head_complete:
+                self._head_tail = (self._head_tail + part[-3:])[-3:]
         return self._begin_request(parser)
 
     def _end_of_head(self, data: bytes, start: int) -> int:
@@ -365,7 +375,7 @@ class Connection:
                 return self.refuse(
                     BadRequestException("The transfer encoding must be chunked, in HTTP/1.1.")
                 )
-            self.phase = Phase.CHUNKS
+            self.phase = _CHUNKS
             self._chunk_left = None
             self._trailer_bytes = 0
             self._parser = None
@@ -374,13 +384,13 @@ class Connection:
             self._body_left = int(headers.get(b"content-length", b"0"))
             if self._body_left > REQUEST_BODY_BYTES_MAX:
                 return self.refuse(RequestEntityTooLarge())
-            self.phase = Phase.BODY
+            self.phase = _BODY
         expectation = headers.get(b"expect")
         if expectation is not None:
             if expectation.lower() != b"100-continue":
                 return self.refuse(BadRequestException("Only 100-continue can be expected."))
             self._continue = self._version == "1.1" and (
-                self._body_left > 0 or self.phase is Phase.CHUNKS
+                self._body_left > 0 or self.phase is _CHUNKS
             )
         return None
 
@@ -452,7 +462,7 @@ class Connection:
         return None
 
     def _complete(self, payload: bytes) -> Request:
-        self.phase = Phase.RESPONSE
+        self.phase = _RESPONSE
         headers, url = self._headers, self._url
         if self._body:
             self._body = bytearray()

@@ -20,6 +20,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 import trio
@@ -39,10 +40,8 @@ from ..limits import (
     TRANSFER_BYTES_PER_SECOND_MIN,
     TRANSFER_SECONDS_MIN,
 )
-from .calls import Caller, Dispatcher
-from .codings import inflate
+from .calls import Dispatcher
 from .connection import (
-    AMZ_JSON,
     CONTINUE,
     CONTINUE_BYTES,
     NEED_DATA,
@@ -50,28 +49,26 @@ from .connection import (
     Phase,
     Preambles,
     Request,
-    RequestIds,
     Signal,
 )
 from .errors import (
     InternalServerError,
-    NotFoundException,
     RequestTimeoutException,
     ServiceUnavailable,
-    UnknownOperationException,
     WireError,
     describe,
-    to_wire,
 )
-from .gate import Gate, Policy
-from .sigv4 import Verifier
+from .front import Front
+from .gate import Policy
+
+# An enumeration's member costs more to look up than a name of the module.
+_HEAD: Final = Phase.HEAD
+_CHUNKS: Final = Phase.CHUNKS
+_RESPONSE: Final = Phase.RESPONSE
+_CLOSED: Final = Phase.CLOSED
 
 _log = logging.getLogger(__name__)
 
-_JSON = b"application/json"
-_TEXT = b"text/plain"
-# What AWS's front end answers, with status 404, to a content type that it has no protocol for.
-_NO_PROTOCOL = b"<UnknownOperationException/>\n"
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SWEEP_SECONDS = 1
 _ACCEPT_PAUSE_SECONDS = 0.1
@@ -105,7 +102,7 @@ async def serve_http(
     ``entropy`` that many random bytes. Cancelling closes everything at once.
     """
     limits = limits or ServerLimits()
-    server = _Server(dispatcher, policy, clock, entropy, limits)
+    server = _Server(Front(dispatcher, policy, clock, entropy), clock, limits)
     stopping = trio.Event() if stopping is None else stopping
     try:
         async with trio.open_nursery() as around:
@@ -132,35 +129,18 @@ class _Server:
 
     __slots__ = (
         "budget",
-        "clock",
-        "dispatcher",
-        "gate",
-        "health",
-        "ids",
+        "front",
         "limits",
         "peers",
         "preambles",
         "slots",
-        "stopping",
         "tick",
-        "verifier",
         "without_peers",
     )
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        policy: Policy,
-        clock: Callable[[], float],
-        entropy: Callable[[int], bytes],
-        limits: ServerLimits,
-    ) -> None:
-        self.dispatcher = dispatcher
-        self.clock = clock
+    def __init__(self, front: Front, clock: Callable[[], float], limits: ServerLimits) -> None:
+        self.front = front
         self.limits = limits
-        self.gate = Gate(policy)
-        self.verifier = Verifier(policy.credentials, policy.region)
-        self.ids = RequestIds(entropy)
         self.preambles = Preambles(clock)
         self.budget = _Budget(limits.bytes_in_flight)
         self.slots = trio.Semaphore(limits.connections)
@@ -169,9 +149,6 @@ class _Server:
         self.without_peers = trio.Event()
         # Seconds since the start, as the sweeper counts them: deadlines are in these.
         self.tick = 0
-        self.stopping = False
-        # The space at the end is DynamoDB's.
-        self.health = f"healthy: dynamodb.{policy.region or 'us-east-1'}.amazonaws.com ".encode()
 
     async def accept(self, listener: Socket, nursery: trio.Nursery) -> None:
         """Take connections from one listener, for as long as there is a slot for them."""
@@ -194,20 +171,20 @@ class _Server:
             self.tick += _SWEEP_SECONDS
             for peer in self.peers:
                 if peer.deadline < self.tick:
-                    peer.scope.cancel()
+                    peer.end()
 
     async def finish(self, seconds: float) -> None:
         """Close the idle connections, let the others end within ``seconds``, then end them."""
-        self.stopping = True
+        self.front.stopping = True
         if not self.peers:
             return
         for peer in self.peers:
             if peer.machine.idle and not peer.sending:
-                peer.scope.cancel()
+                peer.end()
         with trio.move_on_after(seconds):
             await self.without_peers.wait()
         for peer in self.peers:
-            peer.scope.cancel()
+            peer.end()
 
 
 class _Budget:
@@ -271,6 +248,7 @@ class _Peer:
     __slots__ = (
         "deadline",
         "fileno",
+        "ended",
         "held",
         "machine",
         "phase",
@@ -294,6 +272,13 @@ class _Peer:
         self.held = 0
         # Whether an answer is on its way.
         self.sending = False
+        # Whether ``end`` was called.
+        self.ended = False
+
+    def end(self) -> None:
+        """Stop waiting; whatever its task is at ends there."""
+        self.ended = True
+        self.scope.cancel()
 
     async def run(self) -> None:
         """Serve the connection to its end."""
@@ -309,7 +294,7 @@ class _Peer:
             self.server.budget.give_back(self.held)
             self.server.slots.release()
             del self.server.peers[self]
-            if self.server.stopping and not self.server.peers:
+            if self.server.front.stopping and not self.server.peers:
                 self.server.without_peers.set()
 
     async def _converse(self) -> None:
@@ -318,24 +303,42 @@ class _Peer:
         while True:
             event = machine.next_event()
             if event is NEED_DATA:
-                served = 0
-                if server.stopping and machine.idle:
+                if machine.idle:
+                    if server.front.stopping:
+                        return
+                    self.deadline = server.tick + server.limits.idle_seconds
+                elif not await self._prepare_for_more():
                     return
-                if not await self._read():
+                await trio.lowlevel.wait_readable(self.fileno)
+                if self.ended:
+                    # Bytes came in the same moment. It ends here and not within an operation.
+                    await trio.lowlevel.checkpoint()
+                served = 0
+                data = self._receive()
+                if data is None:
+                    continue
+                if not data:
                     bad = machine.receive_end()
                     if bad is not None:
                         await self._refuse(bad.error)
                     return
+                machine.receive(data)
             elif isinstance(event, Request):
                 self.deadline, self.phase = math.inf, None
                 if server.budget.used > server.budget.maximum:
                     await server.budget.wait(0)
-                answer = await self._serve(event)
-                await self._send(answer)
+                try:
+                    answer = await server.front.serve(machine, event)
+                except Exception as error:
+                    self._tell_of_bug(error)
+                    raise
+                sent = self._send_nowait(answer)
+                if sent < len(answer):
+                    await self._send_rest(answer, sent)
                 if self.held:
                     server.budget.give_back(self.held)
                     self.held = 0
-                if machine.phase is Phase.CLOSED:
+                if machine.phase is _CLOSED:
                     await self._linger()
                     return
                 served += 1
@@ -350,21 +353,22 @@ class _Peer:
                 await self._refuse(event.error)
                 return
 
-    async def _read(self) -> bool:
-        """Wait for bytes and give them to the machine. False at the end of what the peer sends."""
-        machine = self.machine
-        if machine.phase is not Phase.HEAD and not await self._hold(machine.body_bytes_expected):
+    async def _prepare_for_more(self) -> bool:
+        """Have room and a deadline for the rest of a request. False if it was refused instead."""
+        server, machine = self.server, self.machine
+        if machine.phase is not _HEAD and not await self._hold(machine.body_bytes_expected):
             await self._refuse(ServiceUnavailable("Too many bytes are in flight; retry later."))
             return False
-        self._set_deadline()
-        while True:
-            await trio.lowlevel.wait_readable(self.fileno)
-            try:
-                data = self.socket.recv(RECEIVE_BYTES)
-            except (BlockingIOError, InterruptedError):
-                continue
-            machine.receive(data)
-            return data != b""
+        if self.phase is not machine.phase:
+            self.phase = machine.phase
+            if self.phase is _HEAD:
+                seconds = server.limits.head_seconds
+            elif self.phase is _CHUNKS:
+                seconds = self._transfer_seconds(REQUEST_BODY_BYTES_MAX)
+            else:
+                seconds = self._transfer_seconds(machine.body_bytes_expected)
+            self.deadline = server.tick + seconds
+        return True
 
     async def _hold(self, size_bytes: int) -> bool:
         """Have ``size_bytes`` of the budget in all. A body of known size waits for its share; one
@@ -375,35 +379,38 @@ class _Peer:
             return True
         budget = self.server.budget
         if not budget.take(more):
-            if self.held or self.machine.phase is Phase.CHUNKS:
+            if self.held or self.machine.phase is _CHUNKS:
                 return False
+            # Others are slow, not this one.
             self.deadline, self.phase = math.inf, None
             await budget.wait(more)
         self.held = size_bytes
         return True
 
-    def _set_deadline(self) -> None:
-        server, machine = self.server, self.machine
-        phase = machine.phase
-        if phase is Phase.HEAD:
-            if machine.idle:
-                self.deadline, self.phase = server.tick + server.limits.idle_seconds, None
-            elif self.phase is not phase:
-                self.deadline, self.phase = server.tick + server.limits.head_seconds, phase
-        elif self.phase is not phase:
-            size = REQUEST_BODY_BYTES_MAX if phase is Phase.CHUNKS else machine.body_bytes_expected
-            self.deadline, self.phase = server.tick + self._transfer_seconds(size), phase
-
     def _transfer_seconds(self, size_bytes: int) -> int:
         return self.server.limits.transfer_seconds + size_bytes // TRANSFER_BYTES_PER_SECOND_MIN
 
-    async def _send(self, data: bytes) -> None:
+    def _receive(self) -> bytes | None:
+        """What has arrived, empty at the end of it; None if nothing has."""
         try:
-            sent = self.socket.send(data)
+            return self.socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
-            sent = 0
-        if sent == len(data):
-            return
+            return None
+
+    def _send_nowait(self, data: bytes | memoryview) -> int:
+        """How many bytes of ``data`` the socket took."""
+        try:
+            return self.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def _send(self, data: bytes) -> None:
+        sent = self._send_nowait(data)
+        if sent < len(data):
+            await self._send_rest(data, sent)
+
+    async def _send_rest(self, data: bytes, sent: int) -> None:
+        """Send ``data[sent:]`` to a peer that is slow to take it."""
         server = self.server
         self.deadline = server.tick + self._transfer_seconds(len(data))
         self.sending = True
@@ -412,10 +419,7 @@ class _Peer:
             with memoryview(data) as view:
                 while sent < len(data):
                     await trio.lowlevel.wait_writable(self.fileno)
-                    try:
-                        sent += self.socket.send(view[sent:])
-                    except (BlockingIOError, InterruptedError):
-                        continue
+                    sent += self._send_nowait(view[sent:])
         finally:
             self.sending = False
             server.budget.give_back(len(data))
@@ -424,7 +428,7 @@ class _Peer:
         """Answer what cannot be served, and close."""
         if self.machine.reading:
             self.machine.refuse(error)
-        await self._send(self._error(error, self.server.ids.next()))
+        await self._send(self.server.front.refusal(self.machine, error))
         await self._linger()
 
     async def _linger(self) -> None:
@@ -434,114 +438,39 @@ class _Peer:
         left = LINGER_BYTES_MAX
         while left > 0:
             await trio.lowlevel.wait_readable(self.fileno)
-            try:
-                data = self.socket.recv(RECEIVE_BYTES)
-            except (BlockingIOError, InterruptedError):
-                continue
-            if not data:
+            data = self._receive()
+            if data == b"":
                 return
-            left -= len(data)
+            left -= len(data or b"")
 
     def _say_why(self) -> None:
         """The last words to a connection that was cancelled, as far as the socket takes them."""
         machine = self.machine
         error: WireError
-        if self.sending or machine.phase is Phase.CLOSED or machine.idle:
+        if self.sending or machine.phase is _CLOSED or machine.idle:
             return
-        if machine.phase is Phase.RESPONSE:
+        if machine.phase is _RESPONSE:
             # Only a shutdown interrupts an operation, and nobody knows how far it had come.
             error = InternalServerError("The server is stopping; the outcome is not known.")
         else:
             error = RequestTimeoutException("The request did not arrive in time.")
-            if self.server.stopping:
+            if self.server.front.stopping:
                 error = ServiceUnavailable("The server is stopping.")
             if machine.reading:
                 machine.refuse(error)
-        self._send_nowait(self._error(error, self.server.ids.next()))
+        self._send_last(self.server.front.refusal(self.machine, error))
 
-    def _send_nowait(self, data: bytes) -> None:
+    def _send_last(self, data: bytes) -> None:
+        """Send what may be lost."""
         try:
-            self.socket.send(data)
+            self._send_nowait(data)
         except OSError as error:
             _log.debug("an answer was lost: %s", error.strerror)
 
-    def _error(self, error: WireError, request_id: str, extra: bytes = b"") -> bytes:
-        return self.machine.respond(error.status, error.body(), request_id, extra=extra, close=True)
-
-    async def _serve(self, request: Request) -> bytes:
-        """The answer to one request, whatever becomes of it."""
-        server = self.server
-        request_id = server.ids.next()
-        content_type, cors, status = AMZ_JSON, b"", 200
-        try:
-            cors = server.gate.admit(request)
-            if request.method != b"POST" or request.path != b"/":
-                return self._serve_other(request, request_id, cors)
-            headers = request.headers
-            kind = headers.get(b"content-type", b"")
-            if kind != AMZ_JSON:
-                kind = kind.partition(b";")[0].strip().lower()
-                if kind == _JSON:
-                    content_type = _JSON
-                elif kind != AMZ_JSON and request.payload:
-                    return self.machine.respond(
-                        404, _NO_PROTOCOL, request_id, content_type=_TEXT, extra=cors
-                    )
-            identity = server.verifier.verify(request, server.clock())
-            target = headers.get(b"x-amz-target")
-            if target is None:
-                raise UnknownOperationException
-            body = request.payload
-            coding = headers.get(b"content-encoding")
-            if coding is not None:
-                body = inflate(body, coding)
-            caller = Caller(
-                identity.namespace,
-                identity.access_key,
-                identity.region,
-                request_id,
-                identity.functions,
-            )
-            answer = await server.dispatcher.dispatch(target.decode("latin-1"), body, caller)
-        except Exception as error:
-            # The one place where anything becomes an answer.
-            if _is_assertion(error):
-                # millstream itself is wrong, and the node stops; the client is told first.
-                _log.critical("request %s: %s", request_id, describe(error))
-                self._send_nowait(self._error(to_wire(error, request_id), request_id))
-                raise
-            wire = to_wire(error, request_id)
-            if wire.status == 500:
-                _log.error("request %s: %s", request_id, describe(error))
-            answer, status = wire.body(), wire.status
-        return self.machine.respond(
-            status,
-            answer,
-            request_id,
-            content_type=content_type,
-            extra=cors,
-            close=server.stopping,
-        )
-
-    def _serve_other(self, request: Request, request_id: str, cors: bytes) -> bytes:
-        """Whatever is not a call: health, a preflight, or nothing that is here."""
-        status, answer, extra = 200, b"", cors
-        if request.method == b"OPTIONS":
-            extra = self.server.gate.preflight(request, cors)
-        elif request.method in (b"GET", b"HEAD") and request.path == b"/":
-            answer = self.server.health
-        else:
-            raise NotFoundException(
-                "There is nothing here: calls are POST requests to /, and GET / tells the health."
-            )
-        return self.machine.respond(
-            status,
-            answer,
-            request_id,
-            content_type=_TEXT,
-            extra=extra,
-            close=self.server.stopping,
-        )
+    def _tell_of_bug(self, error: Exception) -> None:
+        """millstream itself is wrong, and the node will stop; but first the client is told."""
+        _log.critical("%s", describe(error))
+        self._send_last(self.server.front.refusal(self.machine, InternalServerError()))
 
 
 async def _accept(listener: Socket) -> Socket:
@@ -559,12 +488,6 @@ async def _accept(listener: Socket) -> Socket:
             else:
                 await trio.lowlevel.checkpoint()
         else:
+            # The listener's TCP_NODELAY is inherited; an answer is one send in any case.
             accepted.setblocking(False)
-            accepted.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
             return accepted
-
-
-def _is_assertion(error: Exception) -> bool:
-    if isinstance(error, ExceptionGroup):
-        return error.subgroup(AssertionError) is not None
-    return isinstance(error, AssertionError)

@@ -45,7 +45,8 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "dynamodb"
 _TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
-_EMPTY_HASH = hashlib.sha256(b"").hexdigest().encode()
+_sha256 = hashlib.sha256
+_EMPTY_HASH = _sha256(b"").hexdigest().encode()
 
 _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. "
@@ -66,7 +67,7 @@ class Identity(msgspec.Struct, frozen=True):
 class _Scope:
     """What stands before the signature, understood; with credentials also the key's HMAC."""
 
-    __slots__ = ("credential", "date", "identity", "inner", "outer", "signed", "text")
+    __slots__ = ("_form", "_inner", "_names", "_outer", "credential", "date", "identity", "text")
 
     def __init__(
         self,
@@ -79,20 +80,44 @@ class _Scope:
         self.identity = identity
         self.credential = credential
         self.date = date.encode()
-        # The names of the signed headers, as they are written, between semicolons.
-        self.signed = signed
         self.text = f"{date}/{region}/{SERVICE}/{_TERMINATOR}".encode()
+        # The canonical request with places for the method, the path, the query, the value of each
+        # signed header, and the hash of the payload.
+        self._names = tuple(signed.split(b";"))
+        literal = signed.replace(b"%", b"%%")
+        lines = b"".join(name + b":%b\n" for name in literal.split(b";"))
+        self._form = b"%b\n%b\n%b\n" + lines + b"\n" + literal + b"\n%b"
         secret = "" if credential is None else credential.secret_key
         key = signing_key(secret, date, region).ljust(64, b"\0")
         # HMAC (RFC 2104) by hand: copying two hash states costs half of copying an hmac object.
-        self.inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
-        self.outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+        self._inner = _sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = _sha256(bytes(byte ^ 0x5C for byte in key))
+
+    def canonical_request(self, request: Request, without: bytes = b"") -> bytes:
+        """The text whose hash is signed; ``without`` names a query parameter to leave out."""
+        headers, payload, path, query = request.headers, request.payload, request.path, b""
+        if path != b"/":
+            path = _canonical_path(path)
+        if request.query is not None:
+            query = _canonical_query(request.query, without)
+        values = [headers.get(name, b"") for name in self._names]
+        for index, value in enumerate(values):
+            if b" " in value or b"\t" in value:
+                # Runs of white space count as one space, and none at the ends.
+                values[index] = b" ".join(value.split())
+        digest = _sha256(payload).hexdigest().encode() if payload else _EMPTY_HASH
+        return self._form % (request.method, path, query, *values, digest)
+
+    def string_to_sign(self, stamp: bytes, canonical: bytes) -> bytes:
+        """What ``sign`` signs, for a canonical request and its X-Amz-Date."""
+        digest = _sha256(canonical).hexdigest().encode()
+        return b"AWS4-HMAC-SHA256\n%b\n%b\n%b" % (stamp, self.text, digest)
 
     def sign(self, text: bytes) -> str:
         """The signature of a string to sign."""
-        inner = self.inner.copy()
+        inner = self._inner.copy()
         inner.update(text)
-        outer = self.outer.copy()
+        outer = self._outer.copy()
         outer.update(inner.digest())
         return outer.hexdigest()
 
@@ -149,8 +174,7 @@ class Verifier:
         self._check_stamp(stamp, now)
         if stamp[:8] != scope.date:
             raise InvalidSignatureException(_wrong_day(scope.date.decode(), stamp))
-        canonical = canonical_request(request, scope.signed, _canonical_query(query))
-        _check_signature(scope, stamp, canonical, signature)
+        _check_signature(scope, stamp, scope.canonical_request(request), signature)
         _check_token(scope.credential, request.headers.get(b"x-amz-security-token"), now)
         if not known:
             self._keep(prefix, header[cut:], signature, scope)
@@ -258,9 +282,7 @@ class Verifier:
             stamp,
         )
         if self._credentials is not None:
-            canonical = canonical_request(
-                request, scope.signed, _canonical_query(query, b"X-Amz-Signature")
-            )
+            canonical = scope.canonical_request(request, b"X-Amz-Signature")
             signature = fields[b"X-Amz-Signature"].encode("latin-1")
             _check_signature(scope, stamp, canonical, signature)
             token = fields.get(b"X-Amz-Security-Token")
@@ -329,28 +351,6 @@ def signing_key(secret_key: str, date: str, region: str) -> bytes:
     return key
 
 
-def canonical_request(request: Request, signed: bytes, canonical_query: bytes) -> bytes:
-    """The text whose hash is signed. ``signed`` is the header names between semicolons."""
-    headers = request.headers
-    lines = []
-    for name in signed.split(b";"):
-        value = headers.get(name, b"")
-        if b" " in value or b"\t" in value:
-            # Runs of white space count as one space, and round the commas that join the values of
-            # a repeated header there is none of ours.
-            value = b" ".join(value.split())
-        lines.append(b"%b:%b\n" % (name, value))
-    payload = request.payload
-    return b"%b\n%b\n%b\n%b\n%b\n%b" % (
-        request.method,
-        request.path if request.path == b"/" else _canonical_path(request.path),
-        canonical_query,
-        b"".join(lines),
-        signed,
-        hashlib.sha256(payload).hexdigest().encode() if payload else _EMPTY_HASH,
-    )
-
-
 def sign(
     request: Request,
     access_key: str,
@@ -372,8 +372,8 @@ def sign(
     signed = b";".join(sorted(headers))
     scope = _Scope(stamp[:8], region, signed, identity, credential)
     whole = Request(request.method, request.path, request.query, headers, request.payload)
-    canonical = canonical_request(whole, signed, _canonical_query(request.query))
-    signature = scope.sign(_string_to_sign(scope, stamp.encode(), canonical))
+    canonical = scope.canonical_request(whole)
+    signature = scope.sign(scope.string_to_sign(stamp.encode(), canonical))
     headers[b"authorization"] = (
         f"{ALGORITHM} Credential={access_key}/{scope.text.decode()}, "
         f"SignedHeaders={signed.decode()}, Signature={signature}"
@@ -381,16 +381,8 @@ def sign(
     return headers
 
 
-def _string_to_sign(scope: _Scope, stamp: bytes, canonical: bytes) -> bytes:
-    return b"AWS4-HMAC-SHA256\n%b\n%b\n%b" % (
-        stamp,
-        scope.text,
-        hashlib.sha256(canonical).hexdigest().encode(),
-    )
-
-
 def _check_signature(scope: _Scope, stamp: bytes, canonical: bytes, signature: bytes) -> None:
-    text = _string_to_sign(scope, stamp, canonical)
+    text = scope.string_to_sign(stamp, canonical)
     if not hmac.compare_digest(scope.sign(text).encode(), signature):
         raise InvalidSignatureException(
             f"{_MISMATCH}\n\nThe Canonical String for this request should have been\n"
