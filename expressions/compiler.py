@@ -5,7 +5,7 @@ each is used) can only be checked over all expressions at once. Nothing here nee
 item: what passes is well formed.
 
 Results are kept by text, names and the types of values, since the rest of a request's values cannot
-change a tree. What can depend on their contents (``semantics.ContentCheck``) is checked every time.
+change a tree. What can depend on their contents (``ContentCheck``) is checked every time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, MalformedRequest
 from ..limits import (
     ATTRIBUTE_NAME_BYTES_MAX,
     EXPRESSION_BYTES_MAX,
@@ -24,11 +24,13 @@ from ..limits import (
     PLACEHOLDER_BYTES_MAX,
     SUBSTITUTIONS_BYTES_MAX,
 )
-from . import semantics
+from ..model.values import AttributeValue
+from .condition_rules import ContentCheck, build_condition
 from .keyconditions import KeyCondition, key_condition
-from .nodes import AttributeValue, Condition, Projection, Values
+from .nodes import Condition, Projection, Values
 from .parser import parse_condition, parse_projection, parse_update
-from .semantics import ContentCheck, Scope
+from .rules import Scope
+from .update_rules import build_projection, build_update
 from .updates import Update
 
 _NAME_PLACEHOLDER: Final = re.compile(r"#[A-Za-z0-9_]+")
@@ -83,7 +85,7 @@ _cache: Final = _Cache(EXPRESSIONS_CACHED_MAX)
 def compile_expressions(
     *,
     condition: str | None = None,
-    filter: str | None = None,  # noqa: A002 - DynamoDB's own name for it
+    filter: str | None = None,
     projection: str | None = None,
     update: str | None = None,
     key_condition: str | None = None,
@@ -124,9 +126,8 @@ def compile_expressions(
         entry = _compile(texts, names or {}, values or {})
         _cache.put(key, entry)
     elif values is not None:
-        for prefix, checks in entry[1]:
-            for check in checks:
-                _prefixed(prefix, check.check, values)
+        for parameter, checks in entry[1]:
+            _check_contents(parameter, checks, values)
     if values_size_bytes > SUBSTITUTIONS_BYTES_MAX:
         raise InvalidRequest("ExpressionAttributeValues exceeds max size")
     return entry[0]
@@ -140,61 +141,63 @@ def _compile(
     scope = Scope(names, values)
     checks: list[tuple[str, tuple[ContentCheck, ...]]] = []
 
-    def compile_condition(text: str, prefix: str) -> Condition:
-        tree, content_checks = semantics.condition(parse_condition(text), scope, values)
-        if content_checks:
-            checks.append((prefix, content_checks))
-        return tree
+    def compile_condition(parameter: str) -> Callable[[str], Condition]:
+        def compile_text(text: str) -> Condition:
+            tree, content_checks = build_condition(parse_condition(text), scope, values)
+            if content_checks:
+                checks.append((parameter, content_checks))
+            return tree
 
-    def compiled(
-        text: str | None, parameter: str, compile_text: Callable[[str, str], _Tree]
-    ) -> _Tree | None:
-        if text is None:
-            return None
-        prefix = f"Invalid {parameter}: "
-        return _prefixed(prefix, _compile_sized, text, prefix, compile_text)
+        return compile_text
+
+    def compile_key_condition(text: str) -> KeyCondition:
+        return key_condition(compile_condition("KeyConditionExpression")(text))
+
+    def compile_update(text: str) -> Update:
+        return build_update(parse_update(text), scope)
+
+    def compile_projection(text: str) -> Projection:
+        return build_projection(parse_projection(text), scope)
 
     result = Compiled(
-        update=compiled(
-            update, "UpdateExpression", lambda text, _: semantics.update(parse_update(text), scope)
+        update=_compile_one("UpdateExpression", update, compile_update),
+        condition=_compile_one(
+            "ConditionExpression", condition, compile_condition("ConditionExpression")
         ),
-        condition=compiled(condition, "ConditionExpression", compile_condition),
-        key_condition=compiled(
-            key,
-            "KeyConditionExpression",
-            lambda text, prefix: key_condition(compile_condition(text, prefix)),
-        ),
-        filter=compiled(filter_, "FilterExpression", compile_condition),
-        projection=compiled(
-            projection,
-            "ProjectionExpression",
-            lambda text, _: semantics.projection(parse_projection(text), scope),
-        ),
+        key_condition=_compile_one("KeyConditionExpression", key, compile_key_condition),
+        filter=_compile_one("FilterExpression", filter_, compile_condition("FilterExpression")),
+        projection=_compile_one("ProjectionExpression", projection, compile_projection),
     )
     _check_used("ExpressionAttributeNames", names, scope.used_names)
     _check_used("ExpressionAttributeValues", values, scope.used_values)
     return result, tuple(checks)
 
 
-def _compile_sized(
-    text: str, prefix: str, compile_text: Callable[[str, str], _Tree]
-) -> _Tree:
-    size_bytes = len(text.encode())
-    if size_bytes > EXPRESSION_BYTES_MAX:
-        raise InvalidRequest(
-            "Expression size has exceeded the maximum allowed size; "
-            f"expression size: {size_bytes}"
-        )
-    if not text.strip():
-        raise InvalidRequest("The expression can not be empty;")
-    return compile_text(text, prefix)
-
-
-def _prefixed(prefix: str, function: Callable[..., _Tree], *arguments: Any) -> _Tree:
+def _compile_one(
+    parameter: str, text: str | None, compile_text: Callable[[str], _Tree]
+) -> _Tree | None:
+    if text is None:
+        return None
     try:
-        return function(*arguments)
+        size_bytes = len(text.encode(errors="surrogatepass"))
+        if size_bytes > EXPRESSION_BYTES_MAX:
+            raise InvalidRequest(
+                "Expression size has exceeded the maximum allowed size; "
+                f"expression size: {size_bytes}"
+            )
+        if not text.strip():
+            raise InvalidRequest("The expression can not be empty;")
+        return compile_text(text)
     except InvalidRequest as error:
-        raise InvalidRequest(prefix + str(error)) from None
+        raise InvalidRequest(f"Invalid {parameter}: {error}") from None
+
+
+def _check_contents(parameter: str, checks: tuple[ContentCheck, ...], values: Values) -> None:
+    try:
+        for check in checks:
+            check.check(values)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid {parameter}: {error}") from None
 
 
 # Placeholders ------------------------------------------------------------------------------------
@@ -222,11 +225,10 @@ def _check_placeholders(
         )
     if names is not None:
         _check_keys("ExpressionAttributeNames", names, _NAME_PLACEHOLDER)
+        size_bytes = 0
         for key, name in names.items():
-            _check_attribute_name(key, name)
-        if sum([len(k.encode()) + len(n.encode()) for k, n in names.items()]) > (
-            SUBSTITUTIONS_BYTES_MAX
-        ):
+            size_bytes += len(key) + _check_attribute_name(key, name)
+        if size_bytes > SUBSTITUTIONS_BYTES_MAX:
             raise InvalidRequest("ExpressionAttributeNames exceeds max size")
     if values is not None:
         _check_keys("ExpressionAttributeValues", values, _VALUE_PLACEHOLDER)
@@ -245,11 +247,16 @@ def _check_keys(parameter: str, keys: Mapping[str, Any], pattern: re.Pattern[str
             )
 
 
-def _check_attribute_name(key: str, name: str) -> None:
+def _check_attribute_name(key: str, name: str) -> int:
+    """The size of the name in bytes."""
+    try:
+        size_bytes = len(name.encode())
+    except UnicodeEncodeError:
+        raise MalformedRequest("A string is not valid Unicode") from None
     problem = None
     if not name:
         problem = "Empty attribute name"
-    elif len(name.encode()) > ATTRIBUTE_NAME_BYTES_MAX:
+    elif size_bytes > ATTRIBUTE_NAME_BYTES_MAX:
         problem = (
             f"Attribute name is too large, must be less than {ATTRIBUTE_NAME_BYTES_MAX + 1} bytes"
         )
@@ -257,6 +264,7 @@ def _check_attribute_name(key: str, name: str) -> None:
         raise InvalidRequest(
             f"ExpressionAttributeNames contains invalid value: {problem} for key {key}"
         )
+    return size_bytes
 
 
 def _check_used(parameter: str, given: Mapping[str, Any], used: set[str]) -> None:

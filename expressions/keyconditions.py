@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from ..errors import InvalidRequest
+from ..model.values import AttributeValue
 from .nodes import (
     And,
-    AttributeValue,
     BeginsWith,
     Between,
     Condition,

@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import InvalidRequest
-from ..model.values import check_value
+from ..model.values import AttributeValue, check_value
 from .keyconditions import KeyCondition, KeyConstraint
 from .nodes import (
     And,
-    AttributeValue,
     BeginsWith,
     Between,
     Condition,
@@ -44,7 +43,6 @@ from .updates import Action, Add, Delete, Remove, Set, Update
 _INVALID: Final = "One or more parameter values were invalid: "
 
 _SCALARS: Final = frozenset("SNB")
-_COMPARABLE: Final = frozenset(("S", "N", "B", "SS", "NS", "BS"))
 # Since documents exist, equality takes any type.
 _ANY: Final = frozenset(("S", "N", "B", "SS", "NS", "BS", "BOOL", "NULL", "L", "M"))
 _SETS: Final = frozenset(("SS", "NS", "BS"))
@@ -59,8 +57,8 @@ _OPERATORS: Final[Mapping[str, tuple[int | None, frozenset[str]]]] = {
     "GT": (1, _SCALARS),
     "NOT_NULL": (0, _ANY),
     "NULL": (0, _ANY),
-    "CONTAINS": (1, _SCALARS | {"BOOL", "NULL"}),
-    "NOT_CONTAINS": (1, _SCALARS | {"BOOL", "NULL"}),
+    "CONTAINS": (1, _SCALARS),
+    "NOT_CONTAINS": (1, _SCALARS),
     "BEGINS_WITH": (1, frozenset("SB")),
     "IN": (None, _SCALARS),
     "BETWEEN": (2, _SCALARS),

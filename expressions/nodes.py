@@ -1,8 +1,8 @@
 """The trees that expressions become: operands, conditions, projections.
 
 Every node is a frozen value that MessagePack can carry, so that a command on its way to a partition
-can hold a tree. A tree never holds the request's values: it holds their placeholders, and the values
-travel beside it. (The legacy parameters have no placeholders, so their trees hold literals.)
+can hold a tree. A tree never holds the request's values: it holds their placeholders, and the
+values travel beside it. (The legacy parameters have no placeholders, so their trees hold literals.)
 
 Nodes evaluate themselves against a decoded item. They may assume that items and values have been
 validated and normalised (model/values.py), so that equal values are ``==``. They never mutate one.
@@ -38,24 +38,23 @@ class Path(msgspec.Struct, frozen=True, tag=True):
 
     def resolve(self, item: Item, values: Values) -> AttributeValue | None:
         """The value at this path, or None where any step is missing or of another type."""
-        elements = self.elements
-        found: Any = item.get(elements[0])  # type: ignore[call-overload]
+        elements: tuple[Any, ...] = self.elements
+        found = item.get(elements[0])
         if found is None or len(elements) == 1:
-            return found  # type: ignore[no-any-return]
+            return found
         for element in elements[1:]:
+            members = found.get("M" if type(element) is str else "L")
+            if members is None:
+                return None
             if type(element) is str:
-                members = found.get("M")
-                if members is None:
-                    return None
                 found = members.get(element)
                 if found is None:
                     return None
-            else:
-                members = found.get("L")
-                if members is None or element >= len(members):
-                    return None
+            elif element < len(members):
                 found = members[element]
-        return found  # type: ignore[no-any-return]
+            else:
+                return None
+        return found
 
     def __str__(self) -> str:
         """As DynamoDB's messages spell it: ``[a, b, [2]]``."""
@@ -115,19 +114,19 @@ def render_path(elements: tuple[str | int, ...]) -> str:
 
 def order(left: AttributeValue, right: AttributeValue) -> int | None:
     """-1, 0 or 1; None where the types differ or have no order (only S, N and B have)."""
+    a: Any
     ((tag, a),) = left.items()
     b = right.get(tag)
     if b is None:
         return None
     if tag == "N":
         return compare_numbers(a, b)
-    if tag == "S":
-        # Code points order as their UTF-8 bytes do.
-        return (a > b) - (a < b)
     if tag == "B":
         a, b = a2b_base64(a), a2b_base64(b)
-        return (a > b) - (a < b)
-    return None
+    elif tag != "S":
+        return None
+    # Code points of strings order as their UTF-8 bytes do.
+    return int(a > b) - int(a < b)
 
 
 # Conditions -------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ import msgspec
 from ..errors import InvalidRequest
 from ..limits import NESTING_LEVELS_MAX
 from ..model import numbers
-from ..model.values import value_size_bytes
-from .nodes import AttributeValue, Item, Literal, Path, Placeholder, Selection, Values
+from ..model.values import AttributeValue, Item, value_size_bytes
+from .nodes import Literal, Path, Placeholder, Selection, Values
 
 _NO_ITEM: Final[Item] = {}
 _REMOVED: Final = object()  # in place of a value in an edit
@@ -222,15 +222,15 @@ class Update(msgspec.Struct, frozen=True, tag=True):
             return UpdateOutcome(None, touched)
         before = _NO_ITEM if item is None else item
         edits = [_evaluate(action, before, values, item is None) for action in self.actions]
-        after = dict(key if item is None else item)
+        after: dict[Any, AttributeValue] = dict(key if item is None else item)
         nested = False
         for path, value in zip(touched, edits, strict=True):
             if len(path) > 1:
                 nested = True
             elif value is _REMOVED:
-                after.pop(path[0], None)  # type: ignore[call-overload]
+                after.pop(path[0], None)
             else:
-                after[path[0]] = value  # type: ignore[index]
+                after[path[0]] = value
         if nested:
             _edit_nested(after, zip(touched, edits, strict=True))
         return UpdateOutcome(after, touched)
@@ -356,7 +356,7 @@ def _depth(value: AttributeValue) -> int:
 
 
 def _edit_nested(
-    item: Item, edits: Iterable[tuple[tuple[str | int, ...], Any]]
+    item: dict[Any, AttributeValue], edits: Iterable[tuple[tuple[str | int, ...], Any]]
 ) -> None:
     """Make the edits of paths longer than one step, in place of ``item``'s top level only."""
     branches: dict[str | int, dict[str | int, Any]] = {}
@@ -370,10 +370,10 @@ def _edit_nested(
     for name, branch in branches.items():
         # Absent only where a clause takes away from an item that did not exist.
         if name in item:
-            item[name] = _edited(item[name], branch)  # type: ignore[index]
+            item[name] = _edited(item[name], branch)
 
 
-def _edited(container: AttributeValue, branch: dict[str | int, Any]) -> AttributeValue:
+def _edited(container: AttributeValue, branch: dict[Any, Any]) -> AttributeValue:
     members = container.get("M")
     if members is not None:
         members = dict(members)
@@ -388,8 +388,8 @@ def _edited(container: AttributeValue, branch: dict[str | int, Any]) -> Attribut
     elements = list(container["L"])
     length = len(elements)
     removed = False
-    for index, below in sorted(branch.items()):  # type: ignore[type-var]
-        assert isinstance(index, int)
+    for index in sorted(branch):
+        below = branch[index]
         if isinstance(below, dict):
             elements[index] = _edited(elements[index], below)
         elif below[0] is not _REMOVED:
