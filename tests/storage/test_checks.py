@@ -61,7 +61,7 @@ def test_a_batch_words_a_mistyped_key_as_a_mismatch() -> None:
     item = thing(sk={"N": "1"})
     with pytest.raises(InvalidRequest, match="Type mismatch for key sk expected: S actual: N"):
         check_put_item(table(), item, 10)
-    with pytest.raises(InvalidRequest, match="^The provided key element does not match the schema"):
+    with pytest.raises(InvalidRequest, match=r"^The provided key element does not match the schema"):
         check_put_item(table(), item, 10, batch=True)
 
 
@@ -69,7 +69,7 @@ def test_an_item_of_400_kb_fits_and_one_byte_more_does_not() -> None:
     item = thing(note="x" * (409_600 - 10))
     assert check_new_item(table(), item) == 409_600
     item["note"]["S"] = "x" * (409_600 - 9)
-    with pytest.raises(InvalidRequest, match="^Item size has exceeded the maximum allowed size$"):
+    with pytest.raises(InvalidRequest, match=r"^Item size has exceeded the maximum allowed size$"):
         check_new_item(table(), item)
 
 
@@ -84,7 +84,7 @@ def test_entries_in_local_indexes_count_with_the_item() -> None:
 
 def test_an_update_is_measured_in_its_own_words() -> None:
     item = thing(note="x" * 409_600)
-    with pytest.raises(InvalidRequest, match="^Item size to update has exceeded the maximum"):
+    with pytest.raises(InvalidRequest, match=r"^Item size to update has exceeded the maximum"):
         check_updated_item(table(), item, ["note"])
 
 

@@ -1,0 +1,93 @@
+"""From the name in X-Amz-Target to the function that serves it.
+
+The item operations take a good request for granted. When one of them refuses, the first stage of
+checks (``validation``) is caught up on before the refusal is told: what it finds comes first on
+DynamoDB, whatever the operation saw. A request that succeeds never pays for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidRequest, MalformedRequest, ResourceNotFound
+from . import validation
+from .calls import Caller
+from .errors import UnknownOperationException
+from .operations.batches import batch_get_item, batch_write_item
+from .operations.items import delete_item, get_item, put_item, update_item
+from .operations.queries import query
+from .operations.scans import scan
+from .operations.service import describe_endpoints, describe_limits
+from .operations.tables import (
+    create_table,
+    delete_table,
+    describe_table,
+    list_tables,
+    update_table,
+)
+from .operations.tables_tags import list_tags_of_resource, tag_resource, untag_resource
+
+if TYPE_CHECKING:
+    from ..actors.tables import Tables
+
+Operation = Callable[["Tables", Caller, bytes], Awaitable[bytes]]
+
+_PREFIX = "DynamoDB_20120810."
+
+_ITEM_OPERATIONS: dict[str, Operation] = {
+    "BatchGetItem": batch_get_item,
+    "BatchWriteItem": batch_write_item,
+    "DeleteItem": delete_item,
+    "GetItem": get_item,
+    "PutItem": put_item,
+    "Query": query,
+    "Scan": scan,
+    "UpdateItem": update_item,
+}
+# These go through the first stage themselves.
+_TABLE_OPERATIONS: dict[str, Operation] = {
+    "CreateTable": create_table,
+    "DeleteTable": delete_table,
+    "DescribeEndpoints": describe_endpoints,
+    "DescribeLimits": describe_limits,
+    "DescribeTable": describe_table,
+    "ListTables": list_tables,
+    "ListTagsOfResource": list_tags_of_resource,
+    "TagResource": tag_resource,
+    "UntagResource": untag_resource,
+    "UpdateTable": update_table,
+}
+
+
+class Dispatcher:
+    """All operations on one node's tables."""
+
+    __slots__ = ("_item_operations", "_table_operations", "_tables")
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._item_operations = {
+            _PREFIX + name: (name, operation) for name, operation in _ITEM_OPERATIONS.items()
+        }
+        self._table_operations = {
+            _PREFIX + name: operation for name, operation in _TABLE_OPERATIONS.items()
+        }
+
+    async def dispatch(self, target: str, body: bytes, caller: Caller) -> bytes:
+        """The JSON of the answer. ``target`` is the whole X-Amz-Target header.
+
+        Raises UnknownOperationException for what is not served, and what the operation raises.
+        """
+        found = self._item_operations.get(target)
+        if found is None:
+            operation = self._table_operations.get(target)
+            if operation is None:
+                raise UnknownOperationException()
+            return await operation(self._tables, caller, body)
+        name, operation = found
+        try:
+            return await operation(self._tables, caller, body)
+        except (InvalidRequest, MalformedRequest, ResourceNotFound):
+            validation.read(name, body)
+            raise

@@ -1,0 +1,1 @@
+"""DynamoDB's operations by family: each is ``async (tables, caller, body) -> answer``."""
