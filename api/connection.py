@@ -166,6 +166,7 @@ class Connection:
         "_data",
         "_head_bytes",
         "_head_complete",
+        "_head_spaced",
         "_head_tail",
         "_headers",
         "_keep_alive",
@@ -189,6 +190,8 @@ class Connection:
         self._head_bytes = 0
         self._head_tail = b""
         self._head_complete = False
+        # Whether a value in it may end in white space, which llhttp leaves there. It is rare.
+        self._head_spaced = False
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         # The request in hand, from the end of its head to its answer.
@@ -213,15 +216,17 @@ class Connection:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line, without the space round its value."""
+        """One header line, without the space before its value."""
         name = name.lower()
         if name in self._headers:
             value = self._headers[name] + b"," + value
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        """The end of the head."""
+        """The end of the head, where llhttp still knows whether the connection is to be kept."""
+        assert self._parser is not None
         self._head_complete = True
+        self._keep_alive = self._parser.should_keep_alive()
 
     # What the owner calls.
 
@@ -333,6 +338,8 @@ class Connection:
             room = HTTP_HEAD_BYTES_MAX - self._head_bytes
             self._head_bytes += len(part)
             self._at = end
+            if b" \r" in part or b"\t\r" in part or part.startswith(b"\r"):
+                self._head_spaced = True
             try:
                 parser.feed_data(part[:room])
             except httptools.HttpParserUpgrade:
@@ -358,9 +365,12 @@ class Connection:
 
     def _begin_request(self, parser: httptools.HttpRequestParser) -> BadRequest | None:
         headers = self._request_headers = self._headers
+        if self._head_spaced:
+            self._head_spaced = False
+            for name, value in headers.items():
+                headers[name] = value.rstrip(b" \t")
         self._method = parser.get_method()
         self._version = parser.get_http_version()
-        self._keep_alive = parser.should_keep_alive()
         if len(headers) > HTTP_HEADERS_MAX:
             return self.refuse(RequestHeaderTooLarge("The request has too many headers."))
         if self._version == "1.1":
