@@ -54,6 +54,9 @@ _PATTERNS = {NAME_PATTERN: re.compile(NAME_PATTERN)}
 _TRUE = frozenset({"TRUE", "1", "YES"})
 _FALSE = frozenset({"FALSE", "0", "NO"})
 
+_VALUE = AttributeValue()
+_TEXT_TAGS = frozenset("SN")
+
 # The control plane says this of a missing table's name; the item operations use the constraint.
 _NAME_REQUIRED = "The parameter 'TableName' is required but was not present in the request"
 _CONTROL_PLANE = frozenset({"CreateTable", "UpdateTable", "DeleteTable", "DescribeTable"})
@@ -171,6 +174,12 @@ def _read(shape: Shape, value: Any, place: str) -> Any:
         case List():
             _expect(list, shape, value, place)
             return [_read(shape.element, element, "element") for element in value]
+        case Map(element=AttributeValue()):
+            _expect(dict, shape, value, place)
+            for each in value.values():
+                if each is not None:
+                    _read_attribute_value(each, "element", 0)
+            return value
         case Map():
             _expect(dict, shape, value, place)
             return {name: _read(shape.element, each, "element") for name, each in value.items()}
@@ -266,10 +275,13 @@ def _read_attribute_value(value: Any, place: str, depth: int) -> None:
     Below the deepest level that any value may have nothing is looked at: ``model.values`` refuses
     the value for its depth, and this recursion stays bounded.
     """
-    _expect(dict, AttributeValue(), value, place)
+    if type(value) is not dict:
+        _expect(dict, _VALUE, value, place)
     if depth > REQUEST_NESTING_MAX:
         return
     for tag, content in value.items():
+        if type(content) is str and tag in _TEXT_TAGS:
+            continue  # Nearly all of what is stored, and a refused batch may hold a million.
         shape = VALUE_MEMBERS.get(tag)
         if shape is None or content is None:
             continue
@@ -388,6 +400,8 @@ class _Violations:
                     )
             case Map():
                 self._check_map(shape, value, path)
+                if isinstance(shape.element, AttributeValue):
+                    return
                 for name, element in value.items():
                     self._check_element(
                         shape.element,
