@@ -162,7 +162,9 @@ WARM_WRITE_UNITS_INITIAL = 4_000
 CLOSE_SECONDS_MAX = 30.0
 
 # Compiled expressions. S: a list index beyond this cannot be in an item of 400 KB, and DynamoDB's
-# own allowable range is that of Java's int. S: a service repeats a few hundred expressions; each
-# compiled one is some kilobytes.
+# own allowable range is that of Java's int. S: a service repeats a few hundred expressions; the
+# largest remembered (characters of text, names and placeholders) has a tree of some 60 KB, so that
+# the worst client makes us remember 60 MB.
 LIST_INDEX_MAX = 2**31 - 1
-EXPRESSIONS_CACHED_MAX = 2048
+EXPRESSIONS_CACHED_MAX = 1024
+EXPRESSION_CACHED_CHARACTERS_MAX = 8192
