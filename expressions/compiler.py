@@ -20,6 +20,7 @@ from ..errors import InvalidRequest, MalformedRequest
 from ..limits import (
     ATTRIBUTE_NAME_BYTES_MAX,
     EXPRESSION_BYTES_MAX,
+    EXPRESSION_CACHED_CHARACTERS_MAX,
     EXPRESSIONS_CACHED_MAX,
     PLACEHOLDER_BYTES_MAX,
     SUBSTITUTIONS_BYTES_MAX,
@@ -105,32 +106,44 @@ def compile_expressions(
     Raises InvalidRequest with DynamoDB's wording. What needs the table is checked by the trees:
     ``KeyCondition.resolve``, ``check_update_keys``, ``check_scalar_keys``.
     """
+    texts = (update, condition, key_condition, filter, projection)
+    if values is not None and update is condition is key_condition is filter is None:
+        # The values of such a request have not been looked at: it is refused for having any.
+        _check_placeholders(texts, names, values, value_expressions)
+        raise AssertionError("values without an expression that could use them are refused")
     if names is None and values is None:
-        key: tuple[Any, ...] = (condition, filter, projection, update, key_condition)
+        key: tuple[Any, ...] = texts
         if key == (None, None, None, None, None):
             return _NOTHING
     else:
         key = (
-            condition,
-            filter,
-            projection,
-            update,
-            key_condition,
+            *texts,
             None if names is None else tuple(names.items()),
             None if values is None else tuple([(name, *value) for name, value in values.items()]),
         )
     entry = _cache.get(key)
     if entry is None:
-        texts = (update, condition, key_condition, filter, projection)
         _check_placeholders(texts, names, values, value_expressions)
         entry = _compile(texts, names or {}, values or {})
-        _cache.put(key, entry)
+        if _characters(texts, names or {}, values or {}) <= EXPRESSION_CACHED_CHARACTERS_MAX:
+            _cache.put(key, entry)
     elif values is not None:
         for parameter, checks in entry[1]:
             _check_contents(parameter, checks, values)
     if values_size_bytes > SUBSTITUTIONS_BYTES_MAX:
         raise InvalidRequest("ExpressionAttributeValues exceeds max size")
     return entry[0]
+
+
+def _characters(
+    texts: tuple[str | None, ...], names: Mapping[str, str], values: Values
+) -> int:
+    """The size of what would be remembered, all but the contents of values."""
+    return (
+        sum([len(text) for text in texts if text is not None])
+        + sum([len(key) + len(name) for key, name in names.items()])
+        + sum([len(key) for key in values])
+    )
 
 
 def _compile(

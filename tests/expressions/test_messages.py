@@ -649,3 +649,16 @@ def test_types_of_values_are_part_of_what_is_remembered() -> None:
 def test_the_same_request_is_compiled_once() -> None:
     first = compile_expressions(condition="a = :x", values={":x": ONE})
     assert compile_expressions(condition="a = :x", values={":x": TWO}) is first
+
+
+def test_large_requests_are_compiled_every_time() -> None:
+    names = {"#a": "x" * 9000}
+    first = compile_expressions(condition="#a = b", names=names)
+    again = compile_expressions(condition="#a = b", names=names)
+    assert again == first
+    assert again is not first
+
+
+def test_values_that_were_never_looked_at_are_refused_all_the_same() -> None:
+    found = message(projection="a", values={":v": [{"not": "a value"}]})
+    assert found == "ExpressionAttributeValues can only be specified when using expressions"
