@@ -276,6 +276,17 @@ def test_all_violations_are_told_together() -> None:
 def test_at_most_ten_violations_are_told() -> None:
     keys = [{} for _ in range(9)]
     assert len(violations("CreateTable", TableName="abc", KeySchema=keys)) == 10
+    # The ninth may be followed by a member that violates two constraints at once.
+    indexes = [{"IndexName": "!"} for _ in range(3)]
+    found = violations(
+        "CreateTable",
+        TableName="abc",
+        AttributeDefinitions=[],
+        BillingMode="X",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        LocalSecondaryIndexes=indexes,
+    )
+    assert len(found) == 10
 
 
 def test_a_bad_element_is_told_with_its_place() -> None:
