@@ -158,7 +158,7 @@ TABLE_CAPACITY_UNITS_MAX = 40_000
 # Warm throughput of a table that never asked for it (D: "Understanding DynamoDB warm throughput").
 WARM_READ_UNITS_INITIAL = 12_000
 WARM_WRITE_UNITS_INITIAL = 4_000
-# Closing in good order (S: one flush of a full memtable on a slow disk; beyond it, the log suffices).
+# Closing in good order (S: a full memtable flushed to a slow disk; beyond it the log is enough).
 CLOSE_SECONDS_MAX = 30.0
 
 # Compiled expressions. S: a list index beyond this cannot be in an item of 400 KB, and DynamoDB's

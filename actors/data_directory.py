@@ -28,6 +28,7 @@ from ..storage.tree.lmdb_store import open_lmdb
 from ..storage.tree.memory_store import MemoryStore
 from .node import Node, NodeSettings, run_node
 
+
 def open_log_engine(disk: Disk, kind: str, paths: Sequence[str], *, create: bool) -> LogEngine:
     """The engine ``kind`` on ``paths``."""
     if kind == "segments":

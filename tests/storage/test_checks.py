@@ -61,7 +61,7 @@ def test_a_batch_words_a_mistyped_key_as_a_mismatch() -> None:
     item = thing(sk={"N": "1"})
     with pytest.raises(InvalidRequest, match="Type mismatch for key sk expected: S actual: N"):
         check_put_item(table(), item, 10)
-    with pytest.raises(InvalidRequest, match=r"^The provided key element does not match the schema"):
+    with pytest.raises(InvalidRequest, match=r"^The provided key element does not match"):
         check_put_item(table(), item, 10, batch=True)
 
 
