@@ -259,10 +259,7 @@ class Verifier:
         return _Scope(date, region, signed.encode("latin-1"), identity, credential)
 
     def _verify_presigned(self, request: Request, query: bytes, now: float) -> Identity:
-        fields = {
-            unquote_to_bytes(name): unquote_to_bytes(value).decode("latin-1")
-            for name, _, value in (pair.partition(b"=") for pair in query.split(b"&"))
-        }
+        fields = {name: value.decode("latin-1") for name, value in _parameters(query)}
         names = ("Algorithm", "Credential", "Signature", "SignedHeaders", "Date")
         missing = [name for name in names if not fields.get(b"X-Amz-" + name.encode())]
         if missing:
@@ -419,18 +416,18 @@ def _canonical_query(query: bytes | None, without: bytes = b"") -> bytes:
     """The parameters encoded in AWS's one way, sorted by name and then by value."""
     if not query:
         return b""
-    pairs = []
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        if not pair or unquote_to_bytes(name) == without:
-            continue
-        pairs.append(
-            (
-                quote_from_bytes(unquote_to_bytes(name), safe="-_.~"),
-                quote_from_bytes(unquote_to_bytes(value), safe="-_.~"),
-            )
-        )
+    pairs = [
+        (quote_from_bytes(name, safe="-_.~"), quote_from_bytes(value, safe="-_.~"))
+        for name, value in _parameters(query)
+        if name != without
+    ]
     return "&".join(f"{name}={value}" for name, value in sorted(pairs)).encode()
+
+
+def _parameters(query: bytes) -> list[tuple[bytes, bytes]]:
+    """The decoded names and values. A plus sign is a space, which is how botocore sends one."""
+    pairs = (pair.partition(b"=") for pair in query.replace(b"+", b" ").split(b"&") if pair)
+    return [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in pairs]
 
 
 def _stamp_of_date(date: bytes | None) -> bytes:
