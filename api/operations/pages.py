@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ...errors import InvalidRequest
 from ...limits import (
     PAGE_BYTES_MAX,
     SLICE_DECODED_BYTES_MAX,
@@ -100,6 +101,14 @@ async def read_page(tables: Tables, ref: TableRef, plan: Plan) -> Page:
         else:
             plan.low = successor(key)
         await tables.breathe()
+        index = plan.index
+        if index is not None and not _has_index(ref.table, index.name):
+            raise InvalidRequest(f"The table does not have the specified index: {index.name}")
+
+
+def _has_index(table: Table, name: str) -> bool:
+    """Whether the index is still there: others ran, and one of them may have deleted it."""
+    return table.local_index(name) is not None or table.global_index(name) is not None
 
 
 def _read_bodies(ref: TableRef, plan: Plan, page: Page) -> bytes | None:

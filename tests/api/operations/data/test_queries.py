@@ -440,3 +440,15 @@ def test_a_long_page_lets_others_run_and_loses_nothing(
     assert found == sorted(found, reverse=not forward)
     assert len(set(found)) == 30
     assert db.tables.breaths == 4
+
+
+def test_an_index_that_goes_away_during_a_page_ends_it(
+    letters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "SLICE_ROWS_MAX", 1)
+
+    async def breathe() -> None:
+        letters.change("rich", global_indexes=())
+
+    monkeypatch.setattr(letters.tables, "breathe", breathe)
+    assert "does not have the specified index" in on_global(letters, "refused")
