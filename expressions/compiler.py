@@ -135,9 +135,7 @@ def compile_expressions(
     return entry[0]
 
 
-def _characters(
-    texts: tuple[str | None, ...], names: Mapping[str, str], values: Values
-) -> int:
+def _characters(texts: tuple[str | None, ...], names: Mapping[str, str], values: Values) -> int:
     """The size of what would be remembered, all but the contents of values."""
     return (
         sum([len(text) for text in texts if text is not None])

@@ -47,8 +47,7 @@ _NO_CONDITION: Final = "Invalid condition in KeyConditionExpression: "
 _NOT_SUPPORTED: Final = "Query key condition not supported"
 _MISSED: Final = "Query condition missed key schema element: "
 _WRONG_TYPE: Final = (
-    "One or more parameter values were invalid: "
-    "Condition parameter type does not match schema type"
+    "One or more parameter values were invalid: Condition parameter type does not match schema type"
 )
 
 
@@ -179,9 +178,7 @@ def key_condition(condition: Condition) -> KeyCondition:
             continue
         constraint = _constraint(node)
         if any(constraint.name == other.name for other in constraints):
-            raise InvalidRequest(
-                "KeyConditionExpressions must only contain one condition per key"
-            )
+            raise InvalidRequest("KeyConditionExpressions must only contain one condition per key")
         constraints.append(constraint)
     return KeyCondition(tuple(constraints))
 
@@ -230,9 +227,7 @@ def _only_name(operands: tuple[Operand, ...]) -> str:
         if not isinstance(operand, Path):
             continue
         if names:
-            raise InvalidRequest(
-                f"{_NO_CONDITION}Multiple attribute names used in one condition"
-            )
+            raise InvalidRequest(f"{_NO_CONDITION}Multiple attribute names used in one condition")
         if len(operand.elements) > 1:
             raise InvalidRequest(
                 "KeyConditionExpressions cannot have conditions on nested attributes"

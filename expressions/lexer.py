@@ -12,9 +12,7 @@ from typing import Final
 
 import msgspec
 
-KEYWORDS: Final = frozenset(
-    ("AND", "OR", "NOT", "BETWEEN", "IN", "SET", "ADD", "DELETE", "REMOVE")
-)
+KEYWORDS: Final = frozenset(("AND", "OR", "NOT", "BETWEEN", "IN", "SET", "ADD", "DELETE", "REMOVE"))
 
 # Kinds of token besides the keywords and the operators, which are their own kind.
 NAME: Final = "name"  # an identifier, an attribute's or a function's

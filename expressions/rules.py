@@ -48,9 +48,7 @@ CONDITION_FUNCTIONS: Final[Mapping[str, int]] = {
 UPDATE_FUNCTIONS: Final[Mapping[str, int]] = {"if_not_exists": 2, "list_append": 2}
 
 INCORRECT_TYPE: Final = "Incorrect operand type for operator or function; "
-NOT_THIS_WAY: Final = (
-    "The function is not allowed to be used this way in an expression; function: "
-)
+NOT_THIS_WAY: Final = "The function is not allowed to be used this way in an expression; function: "
 Steps = tuple[str | int, ...]
 
 
@@ -81,14 +79,12 @@ class Scope:
             else:
                 if isinstance(element, int) and element > LIST_INDEX_MAX:
                     raise InvalidRequest(
-                        "List index is not within the allowable range; "
-                        f"index: [{element}]"
+                        f"List index is not within the allowable range; index: [{element}]"
                     )
                 elements.append(element)
         if len(elements) > NESTING_LEVELS_MAX:
             raise InvalidRequest(
-                "The document path has too many nesting levels; "
-                f"nesting levels: {len(elements)}"
+                f"The document path has too many nesting levels; nesting levels: {len(elements)}"
             )
         return Path(tuple(elements))
 
@@ -121,6 +117,7 @@ class Scope:
 
 
 def children(raw: Raw) -> tuple[Raw, ...]:
+    """What a node holds, in the order of the text."""
     if isinstance(raw, RawFunction):
         return raw.arguments
     if isinstance(raw, RawArithmetic):
@@ -156,6 +153,7 @@ def inner_first(root: Raw) -> Iterator[Raw]:
 
 
 def check_shape(parsed: Parsed) -> None:
+    """What is said of text that parses, before anything else."""
     if parsed.redundant_parentheses:
         raise InvalidRequest("The expression has redundant parentheses;")
     if parsed.operators > EXPRESSION_OPERATORS_MAX:
@@ -167,6 +165,7 @@ def check_shape(parsed: Parsed) -> None:
 
 
 def check_reserved(nodes: Iterable[Raw]) -> None:
+    """No element of a path that is written out may be a reserved word."""
     for node in nodes:
         if isinstance(node, RawPath):
             for element in node.elements:
@@ -177,6 +176,7 @@ def check_reserved(nodes: Iterable[Raw]) -> None:
 
 
 def check_function(name: str, known: Mapping[str, int], language: str) -> None:
+    """The function must be one of ``known``; ``language`` is "a condition" or "an update"."""
     if name in known:
         return
     if name in CONDITION_FUNCTIONS or name in UPDATE_FUNCTIONS:
@@ -187,6 +187,7 @@ def check_function(name: str, known: Mapping[str, int], language: str) -> None:
 
 
 def check_count(raw: RawFunction, known: Mapping[str, int]) -> None:
+    """A call must have as many operands as its function takes."""
     if len(raw.arguments) != known[raw.name]:
         raise InvalidRequest(
             "Incorrect number of operands for operator or function; "
@@ -195,13 +196,14 @@ def check_count(raw: RawFunction, known: Mapping[str, int]) -> None:
 
 
 def incorrect_type(operator: str, found: str) -> InvalidRequest:
+    """The error for an operand of a type that an operator or function does not take."""
     return InvalidRequest(
         f"{INCORRECT_TYPE}operator or function: {operator}, operand type: {found}"
     )
 
 
 def check_disjoint(paths: list[Steps]) -> None:
-    """No path may be another's beginning, and no container both a map and a list.
+    """Refuse a path that is another's beginning, and a container that would be map and list.
 
     One walk down a tree of what came before; a pair is searched for only when there is one.
     """

@@ -23,12 +23,8 @@ from .nodes import Literal, Path, Placeholder, Selection, Values
 _NO_ITEM: Final[Item] = {}
 _REMOVED: Final = object()  # in place of a value in an edit
 
-_ABSENT: Final = (
-    "The provided expression refers to an attribute that does not exist in the item"
-)
-_INVALID_PATH: Final = (
-    "The document path provided in the update expression is invalid for update"
-)
+_ABSENT: Final = "The provided expression refers to an attribute that does not exist in the item"
+_INVALID_PATH: Final = "The document path provided in the update expression is invalid for update"
 _INCORRECT_TYPE: Final = "An operand in the update expression has an incorrect data type"
 _LEGACY_INCORRECT_TYPE: Final = "Type mismatch for attribute to update"
 _TOO_DEEP: Final = (

@@ -123,8 +123,7 @@ INVALID = "One or more parameter values were invalid: "
         ),
         (
             {"ComparisonOperator": "EQ"},
-            "Value or AttributeValueList must be used with ComparisonOperator: EQ "
-            "for Attribute: a",
+            "Value or AttributeValueList must be used with ComparisonOperator: EQ for Attribute: a",
         ),
         (
             {"AttributeValueList": [{"S": "x"}]},

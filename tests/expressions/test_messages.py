@@ -206,8 +206,12 @@ REST = [
         "Attribute name is a reserved keyword; reserved keyword: status",
     ),
     ("projection", "pk, Name", {}, "Attribute name is a reserved keyword; reserved keyword: Name"),
-    ("update", "SET a.size = :s", {":s": S}, "Attribute name is a reserved keyword; "
-     "reserved keyword: size"),
+    (
+        "update",
+        "SET a.size = :s",
+        {":s": S},
+        "Attribute name is a reserved keyword; reserved keyword: size",
+    ),
     (
         "filter",
         "#missing = :s",
@@ -303,8 +307,7 @@ REST = [
         "condition",
         "attribute_type(a, :s)",
         {":s": {"S": "DOG"}},
-        "Invalid attribute type name found; type: DOG, "
-        "valid types: {B,NULL,SS,BOOL,L,BS,N,NS,S,M}",
+        "Invalid attribute type name found; type: DOG, valid types: {B,NULL,SS,BOOL,L,BS,N,NS,S,M}",
     ),
     (
         "condition",
@@ -324,8 +327,7 @@ REST = [
         "update",
         "SET a = b + :s",
         {":s": S},
-        "Incorrect operand type for operator or function; "
-        "operator or function: +, operand type: S",
+        "Incorrect operand type for operator or function; operator or function: +, operand type: S",
     ),
     (
         "update",
@@ -541,7 +543,9 @@ def test_unused_values() -> None:
 
 def test_a_placeholder_is_used_wherever_it_is_used() -> None:
     compile_expressions(
-        update="SET #a = :v", condition="#b = :w", names={"#a": "a", "#b": "b"},
+        update="SET #a = :v",
+        condition="#b = :w",
+        names={"#a": "a", "#b": "b"},
         values={":v": S, ":w": S},
     )
 

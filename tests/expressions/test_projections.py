@@ -43,9 +43,7 @@ def test_projection(text: str, wanted: dict[str, Any]) -> None:
 
 
 def test_names() -> None:
-    projection = compile_expressions(
-        projection="b, #a.c, l[0]", names={"#a": "a"}
-    ).projection
+    projection = compile_expressions(projection="b, #a.c, l[0]", names={"#a": "a"}).projection
     assert projection is not None
     assert projection.top_level_names == {"a", "b", "l"}
     assert projection.nested == ("a", "l")

@@ -28,8 +28,10 @@ SCALARS = NUMBERS | STRINGS | st.sampled_from([{"BOOL": True}, {"NULL": True}, {
 SETS = st.sampled_from([{"SS": ["a", "b"]}, {"SS": ["b"]}, {"NS": ["1", "10"]}])
 VALUES: st.SearchStrategy[Any] = st.recursive(
     SCALARS | SETS,
-    lambda inner: st.lists(inner, max_size=3).map(lambda members: {"L": members})
-    | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3).map(lambda m: {"M": m}),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda members: {"L": members})
+        | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3).map(lambda m: {"M": m})
+    ),
     max_leaves=6,
 )
 ITEMS: st.SearchStrategy[Any] = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
@@ -165,10 +167,10 @@ def negated(part: tuple[str, Oracle]) -> tuple[str, Oracle]:
 
 CONDITIONS = st.recursive(
     LEAVES,
-    lambda inner: st.builds(
-        joined, st.sampled_from(["AND", "OR"]), st.lists(inner, min_size=2, max_size=3)
-    )
-    | inner.map(negated),
+    lambda inner: (
+        st.builds(joined, st.sampled_from(["AND", "OR"]), st.lists(inner, min_size=2, max_size=3))
+        | inner.map(negated)
+    ),
     max_leaves=6,
 )
 
@@ -264,9 +266,9 @@ def is_possible(item: Any, clause: tuple[str, tuple[Any, ...], str], values: Any
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """A map of x and y, or a list of two to four, so that paths often lead somewhere."""
-    return st.tuples(inner, inner).map(
-        lambda pair: {"M": {"x": pair[0], "y": pair[1]}}
-    ) | st.lists(inner, min_size=2, max_size=4).map(lambda members: {"L": members})
+    return st.tuples(inner, inner).map(lambda pair: {"M": {"x": pair[0], "y": pair[1]}}) | st.lists(
+        inner, min_size=2, max_size=4
+    ).map(lambda members: {"L": members})
 
 
 DOCUMENTS = st.fixed_dictionaries(
@@ -374,9 +376,9 @@ def test_any_text_compiles_or_is_refused(language: str, text: str, value: Any) -
     placeholders = {"names": {"#n": "name"}, "values": {":v": value}}
     for given_ in ({}, placeholders):
         tree, refusal = compiled(**{language: text}, **given_)
-        assert refusal or msgspec.msgpack.decode(
-            msgspec.msgpack.encode(tree), type=type(tree)
-        ) == tree
+        assert (
+            refusal or msgspec.msgpack.decode(msgspec.msgpack.encode(tree), type=type(tree)) == tree
+        )
 
 
 DEEP = [

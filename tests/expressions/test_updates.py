@@ -95,8 +95,9 @@ def test_arithmetic_keeps_38_digits_and_refuses_more() -> None:
     big = {"N": "9" * 38}
     assert apply("SET n = n - :v", {"n": big}, v=N(9))["n"] == {"N": "9" * 37 + "0"}
     assert "38 significant digits" in error("SET n = n + :v", {"n": big}, v={"N": "0.1"})
-    assert "Number overflow" in error("SET n = n + :v", {"n": {"N": "9" + "0" * 125}},
-                                      v={"N": "9" + "0" * 125})
+    assert "Number overflow" in error(
+        "SET n = n + :v", {"n": {"N": "9" + "0" * 125}}, v={"N": "9" + "0" * 125}
+    )
 
 
 def test_if_not_exists() -> None:
@@ -147,9 +148,19 @@ def test_indexes_mean_the_old_list() -> None:
     assert apply("REMOVE a[0], a[1], a[9] SET a[8] = :v", item, v=N(1))["a"] == L(4, 5, 6, 7, 1)
 
 
-@pytest.mark.parametrize("text", ["SET a.c = :v", "SET b.c = :v", "SET q.c = :v", "SET a[0] = :v",
-                                  "SET m[0] = :v", "SET m.q.r = :v", "SET b[7].x = :v",
-                                  "ADD q.c :v"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET a.c = :v",
+        "SET b.c = :v",
+        "SET q.c = :v",
+        "SET a[0] = :v",
+        "SET m[0] = :v",
+        "SET m.q.r = :v",
+        "SET b[7].x = :v",
+        "ADD q.c :v",
+    ],
+)
 def test_a_path_without_its_container(text: str) -> None:
     item = {**KEY, "a": {"S": "x"}, "b": L(1), "m": {"M": {}}}
     assert error(text, item, v=N(1)) == PATH
@@ -195,9 +206,7 @@ def test_add() -> None:
         "m": {"M": {"n": N(4), "q": N(3)}},
         "l": L(1, 3),
     }
-    assert apply("ADD s :v, t :v", item, v={"SS": ["a", "b", "ä"]})["s"] == {
-        "SS": ["a", "b", "ä"]
-    }
+    assert apply("ADD s :v, t :v", item, v={"SS": ["a", "b", "ä"]})["s"] == {"SS": ["a", "b", "ä"]}
     assert apply("ADD s :v", {"s": {"NS": ["2", "10"]}}, v={"NS": ["-3", "9", "2"]})["s"] == {
         "NS": ["-3", "2", "9", "10"]
     }
