@@ -160,6 +160,16 @@ class Db:
             return str(caught.value.message)
         return str(caught.value)
 
+    def answered(self, operation: str, body: bytes) -> bool:
+        """True for success, False for a refusal, which must not be an internal error."""
+        kind = ""
+        try:
+            self.send(operation, body)
+        except Refusal as refusal:
+            kind = refusal.kind
+        assert kind != "InternalServerError", (operation, body)
+        return not kind
+
     def put(self, table: str, *items: dict[str, Any]) -> None:
         for item in items:
             self.call("PutItem", TableName=table, Item=item)
