@@ -124,10 +124,14 @@ def check_tree(
             at = bisect_right(lows, key) - 1
             if at < 0 or not sums[at].add(key, size_bytes, checksum):
                 faults.add(f"the row {_short(key)} lies in no range of this tree")
+    except StorageError as error:
+        faults.add(f"reading the rows stopped: {error}")
+        complete = False
+    try:
         for fault in reader.structure(tree):
             faults.add(fault)
     except StorageError as error:
-        faults.add(f"reading stopped: {error}")
+        faults.add(f"reading the layout stopped: {error}")
         complete = False
     return TreeReport(
         tree, rows, tuple(one.freeze() for one in sums), tuple(faults.found), complete
