@@ -250,7 +250,7 @@ def punctuality(client: Client, flights: list[Flight], airlines: dict[str, str])
                 f"{cancelled:,}",
                 f"{delay_minutes / max(1, count - cancelled):.1f} min",
                 f"{share:.0%}",
-                "▇" * round(share * 40),
+                "▇" * round(share * 25),
             )
         )
     return Answer(
@@ -343,7 +343,10 @@ def _clock(scheduled: str) -> str:
 
 
 def _minutes(item: Item) -> str:
-    return f"{int(item['dep_delay']['N']):+d} min" if "dep_delay" in item else "cancelled"
+    if "dep_delay" not in item:
+        return "cancelled"
+    delay = int(item["dep_delay"]["N"])
+    return f"{delay:+d} min" if delay else "on time"
 
 
 def _hours(minutes: int) -> str:

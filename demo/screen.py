@@ -129,7 +129,8 @@ class RichScreen:
                 _mark(answer.is_true),
                 f"  {'checked' if answer.is_true else 'FALSE, expected'}: {answer.verdict}",
                 (f"  {_time(answer.seconds)}", "dim"),
-            )
+            ),
+            soft_wrap=True,
         )
         self._is_after_answer = True
 
