@@ -250,7 +250,7 @@ def punctuality(client: Client, flights: list[Flight], airlines: dict[str, str])
                 f"{cancelled:,}",
                 f"{delay_minutes / max(1, count - cancelled):.1f} min",
                 f"{share:.0%}",
-                "▇" * round(share * 25),
+                "▇" * round(share * 20),
             )
         )
     return Answer(

@@ -123,7 +123,7 @@ class RichScreen:
         self._console.print()
         self._console.print(Padding(table, (0, 0, 0, 3)))
         self._console.print()
-        self._console.print(Text(f"   {answer.finding}."))
+        self._console.print(Text(f"   {answer.finding}."), soft_wrap=True)
         self._console.print(
             Text.assemble(
                 _mark(answer.is_true),
