@@ -62,8 +62,12 @@ class Span:
     ) -> Iterator[tuple[bytes, Row]]:
         """Rows of all partitions in ``[low, high)``, in key order or reversed."""
         if len(self.actors) == 1:
-            yield from self.actors[0].rows(tree, low, high, reverse)
-            return
+            return self.actors[0].rows(tree, low, high, reverse)
+        return self._rows_of_several(tree, low, high, reverse)
+
+    def _rows_of_several(
+        self, tree: int, low: bytes, high: bytes | None, reverse: bool
+    ) -> Iterator[tuple[bytes, Row]]:
         edges = self._edges
         first = max(bisect.bisect_right(edges, low[:8].ljust(8, b"\0")) - 1, 0)
         last = len(edges) if high is None else bisect.bisect_left(edges, high)

@@ -7,6 +7,8 @@ Layout, big endian::
 
     format u8 | flags u8 | region u16 | size u32 | hlc u64 | transaction u64 | body ... | crc32c u32
 
+(the checksum little endian, see ``decode_row``).
+
 ``size`` is the item's size as DynamoDB counts it, ``(hlc, region)`` its version, ``transaction``
 the timestamp of the last transaction that wrote or checked it (0: none). The checksum covers the
 key and everything before it, so a row found under a wrong key is damage too.
@@ -25,13 +27,16 @@ from ..errors import Corrupt, WrongFormat
 
 ROW_FORMAT = 1
 _HEADER = struct.Struct(">BBHIQQ")
-_CHECKSUM = struct.Struct(">I")
+_unpack_header = _HEADER.unpack_from
+_CHECKSUM = struct.Struct("<I")
 # google-crc32c ships no types; these are its C implementation's signatures.
 _crc32c = cast("Callable[[bytes], int]", google_crc32c.value)
 _crc32c_extend = cast("Callable[[int, bytes], int]", google_crc32c.extend)
 HEADER_BYTES = _HEADER.size
 CHECKSUM_BYTES = _CHECKSUM.size
 ROW_OVERHEAD_BYTES = HEADER_BYTES + CHECKSUM_BYTES
+#: CRC32C of anything followed by its own CRC32C, little endian: one pass checks a row, uncopied.
+_RESIDUE = 0x48674BC7
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -60,17 +65,14 @@ def decode_row(key: bytes, data: bytes) -> Row:
         Corrupt: the checksum does not hold.
         WrongFormat: a newer millstream wrote it.
     """
-    if len(data) < ROW_OVERHEAD_BYTES:
-        raise Corrupt(f"a row of {len(data)} bytes is shorter than its header")
-    end = len(data) - CHECKSUM_BYTES
-    if _crc32c_extend(_crc32c(key), data[:end]) != int.from_bytes(data[end:], "big"):
+    if _crc32c_extend(_crc32c(key), data) != _RESIDUE or len(data) < ROW_OVERHEAD_BYTES:
         raise Corrupt("a row's checksum does not hold")
-    version, _, region, size_bytes, hlc, transaction = _HEADER.unpack_from(data)
+    version, _, region, size_bytes, hlc, transaction = _unpack_header(data)
     if version != ROW_FORMAT:
         raise WrongFormat(f"a row of format {version}; this millstream reads {ROW_FORMAT}")
-    return Row(data[HEADER_BYTES:end], size_bytes, hlc, region, transaction)
+    return Row(data[HEADER_BYTES:-CHECKSUM_BYTES], size_bytes, hlc, region, transaction)
 
 
 def row_checksum(data: bytes) -> int:
     """The checksum stored in a row, for sums over many rows."""
-    return int.from_bytes(data[-CHECKSUM_BYTES:], "big")
+    return int.from_bytes(data[-CHECKSUM_BYTES:], "little")
