@@ -31,7 +31,7 @@ from enum import Enum
 from typing import Final
 
 from ...limits import MEMTABLE_ROW_OVERHEAD_BYTES, TREE_KEY_BYTES_MAX
-from .interface import META_KEY_BYTES_MAX, TREE_ID_MAX, Change, Row, TreeStatistics, TreeStore
+from .interface import META_KEY_BYTES_MAX, TREE_ID_MAX, Row, TreeStatistics, TreeStore
 from .layers import Layer, Snapshot, merged_meta, merged_rows
 from .sorted_rows import SortedRows
 
@@ -243,10 +243,9 @@ class BTree:
         """Writes the frozen layer to the store, synced. For a worker thread; one at a time with
         ``drop_step``. Raises ``StorageError``: then call ``flush_failed`` on the loop."""
         layer = frozen._layer
-        changes: dict[int, list[Change]] = {}
-        for tree, rows in layer.rows.items():
-            values = rows.values
-            changes[tree] = [(key, values[key]) for key in rows.keys]
+        changes = {
+            tree: rows.range(b"", None, reverse=False) for tree, rows in layer.rows.items()
+        }
         self._store.write(changes, layer.meta, sorted(layer.dropped))
 
     def settle(self, frozen: Frozen) -> None:

@@ -17,7 +17,7 @@ values any length, zero included.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -82,7 +82,7 @@ class TreeStore(TreeReader, Protocol):
 
     def write(
         self,
-        changes: Mapping[int, Sequence[Change]],
+        changes: Mapping[int, Iterable[Change]],
         meta: Mapping[bytes, bytes | None],
         dropped: Collection[int] = (),
     ) -> None:
@@ -114,7 +114,8 @@ class TreeStore(TreeReader, Protocol):
 
     def copy_to(self, path: str) -> None:
         """A compact copy of the newest committed state in the new directory ``path``, durable when
-        this returns. For the worker thread; writes may go on meanwhile."""
+        this returns. For the worker thread; writes may go on meanwhile. A power cut during the copy
+        can leave a file that looks whole: copy to another name and rename afterwards."""
 
     def statistics(self) -> TreeStatistics:
         """Sizes, of the state last adopted."""

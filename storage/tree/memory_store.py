@@ -17,7 +17,7 @@ values of the rows changed since it was opened, in an overlay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import takewhile
 from typing import Protocol
 
@@ -144,18 +144,18 @@ class MemoryStore:
 
     def write(
         self,
-        changes: Mapping[int, Sequence[Change]],
+        changes: Mapping[int, Iterable[Change]],
         meta: Mapping[bytes, bytes | None],
         dropped: Collection[int] = (),
     ) -> None:
-        for tree, rows in changes.items():
+        copied = {tree: tuple(rows) for tree, rows in changes.items()}
+        for tree, rows in copied.items():
             assert 0 < tree <= TREE_ID_MAX, "a tree id is a positive 32-bit integer"
             assert tree not in dropped, "a dropped tree is not written"
             assert all(len(key) <= TREE_KEY_BYTES_MAX for key, _ in rows)
             ordered = all(rows[i][0] < rows[i + 1][0] for i in range(len(rows) - 1))
             assert ordered, "changes come in strictly increasing key order"
         assert all(len(key) <= META_KEY_BYTES_MAX for key in meta)
-        copied = {tree: tuple(rows) for tree, rows in changes.items()}
         copied[_META_TREE] = tuple(meta.items())
         self._commit(_Transaction(copied, tuple(dropped)))
 
