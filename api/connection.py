@@ -19,7 +19,6 @@ a Content-Length body is then one slice.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from email.utils import formatdate
 from enum import Enum
@@ -28,6 +27,7 @@ from typing import Final, TypeAlias
 
 import httptools
 import msgspec
+from zlib_ng import zlib_ng
 
 from ..limits import (
     COMPRESSION_BYTES_MIN,
@@ -316,7 +316,7 @@ class Connection:
         return b"%b%b\r\nx-amz-crc32: %d\r\nContent-Length: %d\r\n%b\r\n%b" % (
             self._preambles.get(status, content_type),
             request_id.encode(),
-            zlib.crc32(body),
+            zlib_ng.crc32(body),
             len(body),
             extra,
             b"" if self._method == b"HEAD" else body,

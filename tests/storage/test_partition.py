@@ -1,4 +1,4 @@
-"""The partition machine without an actor: what is decided, appended, applied, answered, and when."""
+"""The partition machine without an actor: what is decided, appended and answered, and when."""
 
 from __future__ import annotations
 
