@@ -30,6 +30,7 @@ def read_all(db: Any, **request: Any) -> list[str]:
         more = {} if start is None else {"ExclusiveStartKey": start}
         answer = db.call("Scan", TableName="rich", **request, **more)
         found += pks(answer)
+        assert len(found) <= 50
         start = answer.get("LastEvaluatedKey")
         if start is None:
             return found
