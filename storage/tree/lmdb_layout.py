@@ -208,8 +208,11 @@ class LmdbReader:
             raise storage_error(error) from error
 
     def structure(self, tree: int) -> Iterator[str]:
-        counter = self._txn.get(NEXT_LAYER_ROW) or bytes(8)
-        next_layer = int.from_bytes(counter, "big")
+        try:
+            counter = self._txn.get(NEXT_LAYER_ROW)
+        except lmdb.Error as error:
+            raise storage_error(error) from error
+        next_layer = int.from_bytes(counter or b"", "big")
         pointed: set[int] = {0}
         seen: set[int] = {0}
         before = b""
@@ -259,7 +262,13 @@ def storage_error(error: lmdb.Error) -> StorageError:
     """LMDB's error in our words."""
     if isinstance(error, lmdb.VersionMismatchError):
         return WrongFormat(f"the tree was written by another LMDB: {error}")
-    damage = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+    # After the first damage LMDB refuses the transaction as a whole, with the last of these.
+    damage = (
+        lmdb.CorruptedError,
+        lmdb.PageNotFoundError,
+        lmdb.InvalidError,
+        lmdb.BadTxnError,
+    )
     if isinstance(error, damage):
         return Corrupt(f"the tree is damaged: {error}")
     return StorageError(f"the tree: {error}")

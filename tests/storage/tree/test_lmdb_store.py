@@ -14,6 +14,7 @@ import lmdb
 import pytest
 
 from millstream.errors import Corrupt, StorageError, WrongFormat
+from millstream.storage.check import check_tree
 from millstream.storage.tree import lmdb_store
 from millstream.storage.tree.lmdb_store import LmdbStore, open_lmdb
 
@@ -289,6 +290,28 @@ def test_a_loop_of_damaged_layer_pointers_ends(tmp_path: Path) -> None:
         store.get(1, b"k" * 700)
     with pytest.raises(Corrupt):
         store.write({1: [(b"k" * 700, None)]}, {})
+    store.close()
+
+
+def test_a_damaged_page_is_corrupt_for_every_read_from_then_on(tmp_path: Path) -> None:
+    """LMDB reports this kind of damage. Of others it dies, hence a scrub has its own process."""
+    path = made(tmp_path)
+    whole = Path(path, "data.mdb").read_bytes()
+    for start in range(2 * PAGE_BYTES, len(whole), PAGE_BYTES):
+        page = whole[start : start + PAGE_BYTES]
+        if page[10] == 2 and b"millstream tree" not in page:  # A leaf.
+            patch(path, start + 10, b"\x00")
+    store = open_lmdb(path)
+    for _ in range(2):
+        with pytest.raises(Corrupt):
+            store.get(1, b"000150")
+    with pytest.raises(Corrupt):
+        list(store.range(1, b"", None))
+    with pytest.raises(Corrupt):
+        list(store.structure(1))
+    report = check_tree(store, 1, [(b"", None)], lambda key, value: (0, 0))
+    assert not report.is_sound
+    assert not report.complete
     store.close()
 
 
