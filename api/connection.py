@@ -131,9 +131,9 @@ class Preambles:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._second = -1
-        self._texts: dict[tuple[int, bytes], bytes] = {}
+        self._texts: dict[tuple[int, bytes], str] = {}
 
-    def get(self, status: int, content_type: bytes) -> bytes:
+    def get(self, status: int, content_type: bytes) -> str:
         """Everything up to and with ``x-amzn-RequestId:``."""
         second = int(self._clock())
         if second != self._second:
@@ -142,14 +142,9 @@ class Preambles:
         text = self._texts.get((status, content_type))
         if text is None:
             text = self._texts[status, content_type] = (
-                b"HTTP/1.1 %d %b\r\nServer: millstream\r\nDate: %b\r\nContent-Type: %b\r\n"
-                b"x-amzn-RequestId: "
-                % (
-                    status,
-                    HTTPStatus(status).phrase.encode(),
-                    formatdate(second, usegmt=True).encode(),
-                    content_type,
-                )
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: millstream\r\n"
+                f"Date: {formatdate(second, usegmt=True)}\r\n"
+                f"Content-Type: {content_type.decode()}\r\nx-amzn-RequestId: "
             )
         return text
 
@@ -313,14 +308,13 @@ class Connection:
             assert self.phase in (_RESPONSE, _REFUSED)
             self.phase = _CLOSED
             extra += b"Connection: close\r\n"
-        return b"%b%b\r\nx-amz-crc32: %d\r\nContent-Length: %d\r\n%b\r\n%b" % (
-            self._preambles.get(status, content_type),
-            request_id.encode(),
-            zlib_ng.crc32(body),
-            len(body),
-            extra,
-            b"" if self._method == b"HEAD" else body,
+        head = (
+            f"{self._preambles.get(status, content_type)}{request_id}\r\n"
+            f"x-amz-crc32: {zlib_ng.crc32(body)}\r\nContent-Length: {len(body)}\r\n"
         )
+        if self._method == b"HEAD":
+            body = b""
+        return b"".join((head.encode("latin-1"), extra, b"\r\n", body))
 
     # Reading.
 

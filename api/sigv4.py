@@ -67,7 +67,7 @@ class Identity(msgspec.Struct, frozen=True):
 class _Scope:
     """What stands before the signature, understood; with credentials also the key's HMAC."""
 
-    __slots__ = ("_form", "_inner", "_names", "_outer", "credential", "date", "identity", "text")
+    __slots__ = ("_inner", "_names", "_outer", "_signed", "credential", "date", "identity", "text")
 
     def __init__(
         self,
@@ -81,12 +81,9 @@ class _Scope:
         self.credential = credential
         self.date = date.encode()
         self.text = f"{date}/{region}/{SERVICE}/{_TERMINATOR}".encode()
-        # The canonical request with places for the method, the path, the query, the value of each
-        # signed header, and the hash of the payload.
-        self._names = tuple(signed.split(b";"))
-        literal = signed.replace(b"%", b"%%")
-        lines = b"".join(name + b":%b\n" for name in literal.split(b";"))
-        self._form = b"%b\n%b\n%b\n" + lines + b"\n" + literal + b"\n%b"
+        self._signed = signed
+        # The signed headers' names as they are looked up, and as they begin their lines.
+        self._names = [(name, name + b":") for name in signed.split(b";")]
         secret = "" if credential is None else credential.secret_key
         key = signing_key(secret, date, region).ljust(64, b"\0")
         # HMAC (RFC 2104) by hand: copying two hash states costs half of copying an hmac object.
@@ -100,18 +97,20 @@ class _Scope:
             path = _canonical_path(path)
         if request.query is not None:
             query = _canonical_query(request.query, without)
-        values = [headers.get(name, b"") for name in self._names]
-        for index, value in enumerate(values):
-            if b" " in value or b"\t" in value:
-                # Runs of white space count as one space, and none at the ends.
-                values[index] = b" ".join(value.split())
+        lines = [start + headers.get(name, b"") for name, start in self._names]
+        text = b"\n".join(lines)
+        if b" " in text or b"\t" in text:
+            # Runs of white space count as one space, and none at the ends.
+            text = b"\n".join(
+                start + b" ".join(headers.get(name, b"").split()) for name, start in self._names
+            )
         digest = _sha256(payload).hexdigest().encode() if payload else _EMPTY_HASH
-        return self._form % (request.method, path, query, *values, digest)
+        return b"\n".join((request.method, path, query, text, b"", self._signed, digest))
 
     def string_to_sign(self, stamp: bytes, canonical: bytes) -> bytes:
         """What ``sign`` signs, for a canonical request and its X-Amz-Date."""
         digest = _sha256(canonical).hexdigest().encode()
-        return b"AWS4-HMAC-SHA256\n%b\n%b\n%b" % (stamp, self.text, digest)
+        return b"\n".join((b"AWS4-HMAC-SHA256", stamp, self.text, digest))
 
     def sign(self, text: bytes) -> str:
         """The signature of a string to sign."""

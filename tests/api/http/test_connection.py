@@ -367,7 +367,7 @@ def test_date_follows_the_clock():
     now[0] += 0.4
     assert preambles.get(200, b"a/b") is first
     now[0] += 0.2
-    assert b"22:13:21 GMT" in preambles.get(200, b"a/b")
+    assert "22:13:21 GMT" in preambles.get(200, b"a/b")
 
 
 def test_body_is_compressed_when_asked_and_worth_it():
