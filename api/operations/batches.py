@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...errors import InvalidRequest, Throttled, Unavailable
-from ...expressions import Projection, check_not_mixed, legacy_projection
+from ...expressions import Projection, check_not_mixed
 from ...limits import (
     BATCH_BYTES_MAX,
     BATCH_GET_KEYS_MAX,
@@ -27,7 +27,7 @@ from ...storage.commands import Command, Delete, Put
 from ..calls import Caller
 from ..requests import BatchGetItemRequest, BatchWrite, BatchWriteItemRequest, KeysAndAttributes
 from .consumed import add_write, collection_metrics
-from .inputs import check_scalar, compile_request, find_table, item_key, reader, tree_key
+from .inputs import check_scalar, find_table, item_key, projection_of, reader, tree_key
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -97,7 +97,7 @@ def _check_gets(requested: dict[str, KeysAndAttributes]) -> dict[str, Projection
     )
     projections: dict[str, Projection | None] = {}
     for name, part in requested.items():
-        projections[name] = _projection(part)
+        projections[name] = projection_of(part)
         seen: set[bytes] = set()
         for key in part.keys:
             check_item(key)
@@ -109,14 +109,6 @@ def _check_gets(requested: dict[str, KeysAndAttributes]) -> dict[str, Projection
 
 def _any(values: Any) -> object | None:
     return next((value for value in values if value is not None), None)
-
-
-def _projection(part: KeysAndAttributes) -> Projection | None:
-    if part.attributes_to_get is not None:
-        return legacy_projection(part.attributes_to_get)
-    return compile_request(
-        names=part.expression_attribute_names, projection=part.projection_expression
-    ).projection
 
 
 async def _read(

@@ -21,12 +21,14 @@ from ...expressions import (
     Update,
     check_scalar_keys,
     compile_expressions,
+    legacy_projection,
 )
 from ...model.keys import check_key, encode_component, table_key
 from ...model.schema import GlobalIndex, LocalIndex, Status, Table
 from ...model.values import Item, check_value
 from .. import validation
 from ..calls import Caller
+from ..requests import GetItemRequest, KeysAndAttributes
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -124,6 +126,16 @@ def compile_request(
         value_expressions=value_expressions,
         values_size_bytes=size_bytes,
     )
+
+
+def projection_of(request: GetItemRequest | KeysAndAttributes) -> Projection | None:
+    """The projection of a read of single items, legacy or not; None for whole items."""
+    if request.attributes_to_get is not None:
+        return legacy_projection(request.attributes_to_get)
+    text, names = request.projection_expression, request.expression_attribute_names
+    if text is None and names is None:
+        return None
+    return compile_request(names=names, projection=text).projection
 
 
 def plain(parameter: Mapping[str, msgspec.Struct] | None) -> dict[str, Any] | None:

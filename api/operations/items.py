@@ -18,7 +18,6 @@ from ...expressions import (
     check_not_mixed,
     check_update_keys,
     legacy_condition,
-    legacy_projection,
     legacy_update,
 )
 from ...limits import ITEM_SIZE_BYTES_MAX
@@ -44,6 +43,7 @@ from .inputs import (
     indexes_of,
     item_key,
     plain,
+    projection_of,
     reader,
     tree_key,
 )
@@ -66,22 +66,13 @@ _NOTHING = b"{}"
 async def get_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """GetItem. ConsistentRead changes only the price: every read sees what is committed."""
     request = _read_get(body)
-    projection = None
-    if request.attributes_to_get is None and request.projection_expression is None:
-        check_item(request.key)
-        if request.expression_attribute_names is not None:
-            compile_request(names=request.expression_attribute_names)
-    else:
+    if request.attributes_to_get is not None:
         check_not_mixed(
             {"ProjectionExpression": request.projection_expression},
             {"AttributesToGet": request.attributes_to_get},
         )
-        check_item(request.key)
-        projection = compile_request(
-            names=request.expression_attribute_names, projection=request.projection_expression
-        ).projection
-        if request.attributes_to_get is not None:
-            projection = legacy_projection(request.attributes_to_get)
+    check_item(request.key)
+    projection = projection_of(request)
     ref = find_table(tables, caller, request.table_name)
     table = ref.table
     key = item_key(table, request.key)

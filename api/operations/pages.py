@@ -29,6 +29,8 @@ from ...model.schema import GlobalIndex, LocalIndex, Table
 from ...model.values import Item, decode_item, encode_item
 from ...storage.indexes import primary_key
 from ...storage.rows import Row
+from ..requests import Capacity
+from .consumed import capacity_member
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -55,6 +57,13 @@ class Plan(msgspec.Struct):
     keep: Callable[[Item], bool] | None = None
     shape: Callable[[Item], Item] | None = None
     fetch: bool = False
+
+    def go_on_behind(self, key: bytes) -> None:
+        """Leave out ``key``, which lies in the interval, and everything before it."""
+        if self.reverse:
+            self.high = key
+        else:
+            self.low = successor(key)
 
 
 class Page:
@@ -87,8 +96,18 @@ class Page:
         self.last: Row | None = None
 
 
-async def read_page(tables: Tables, ref: TableRef, plan: Plan) -> Page:
-    """Read the page that ``plan`` describes."""
+async def serve_page(
+    tables: Tables, ref: TableRef, plan: Plan, table_name: str, mode: Capacity | None
+) -> bytes:
+    """Read the page that ``plan`` describes; the answer. ``mode`` is ReturnConsumedCapacity."""
+    page = await _read_page(tables, ref, plan)
+    capacity = None
+    if mode is not None and mode != "NONE":
+        capacity = capacity_member(_consumption(plan, page), table_name, mode)
+    return _answer(plan, page, capacity)
+
+
+async def _read_page(tables: Tables, ref: TableRef, plan: Plan) -> Page:
     page = Page()
     decoding = plan.keep is not None or plan.shape is not None or plan.fetch
     read_slice = _read_decoded if decoding else _read_bodies
@@ -96,10 +115,7 @@ async def read_page(tables: Tables, ref: TableRef, plan: Plan) -> Page:
         key = read_slice(ref, plan, page)
         if key is None:
             return page
-        if plan.reverse:
-            plan.high = key
-        else:
-            plan.low = successor(key)
+        plan.go_on_behind(key)
         await tables.breathe()
         index = plan.index
         if index is not None and not _has_index(ref.table, index.name):
@@ -168,7 +184,7 @@ def _read_decoded(ref: TableRef, plan: Plan, page: Page) -> bytes | None:
     return None
 
 
-def answer_page(plan: Plan, page: Page, capacity: bytes | None) -> bytes:
+def _answer(plan: Plan, page: Page, capacity: bytes | None) -> bytes:
     """The JSON answer. ``capacity`` is the ConsumedCapacity member, if asked for."""
     parts = [b'{"Count":%d,"ScannedCount":%d' % (page.count, page.scanned)]
     if not plan.counting:
@@ -194,7 +210,7 @@ def start_key_names(table: Table, index: LocalIndex | GlobalIndex | None) -> lis
     return names
 
 
-def page_consumption(plan: Plan, page: Page) -> Consumption:
+def _consumption(plan: Plan, page: Page) -> Consumption:
     """The units of a page: its rows together, and each item fetched from the table for itself."""
     consumption = Consumption()
     units = read_units(page.rows_bytes, plan.consistent)

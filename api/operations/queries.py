@@ -20,14 +20,13 @@ from ...expressions import (
     legacy_key_conditions,
     legacy_projection,
 )
-from ...model.keys import encode_component, partition_hash, range_bounds, successor
+from ...model.keys import encode_component, partition_hash, range_bounds
 from ...model.schema import GlobalIndex, KeyAttribute, KeySchema, LocalIndex, Table
 from ...model.values import AttributeValue, Item
 from ..calls import Caller
 from ..requests import QueryRequest
-from .consumed import capacity_member
 from .inputs import check_scalar, compile_request, find_table, plain, reader
-from .pages import Plan, answer_page, page_consumption, read_page
+from .pages import Plan, serve_page
 from .selecting import (
     START_INVALID,
     check_filter_projected,
@@ -59,9 +58,18 @@ async def query(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """Query a table or an index."""
     request = _read(body)
     compiled, legacy_keep = _compile(request)
-    values = request.expression_attribute_values or {}
     ref = find_table(tables, caller, request.table_name)
-    table = ref.table
+    plan = _plan(request, ref.table, compiled, legacy_keep)
+    return await serve_page(
+        tables, ref, plan, request.table_name, request.return_consumed_capacity
+    )
+
+
+def _plan(
+    request: QueryRequest, table: Table, compiled: Compiled, legacy_keep: Condition | None
+) -> Plan:
+    """What to read. Everything that DynamoDB checks once it knows the table."""
+    values = request.expression_attribute_values or {}
     index = find_index(table, request.index_name, bool(request.consistent_read))
     schema = table.key if index is None else index.key
     start = request.exclusive_start_key
@@ -76,16 +84,15 @@ async def query(tables: Tables, caller: Caller, body: bytes) -> bytes:
         values,
     )
     _refuse_empty(schema, index, wanted)
-    low, high = key_interval(schema, index, wanted)
+    low, high = key_interval(schema, wanted)
     if start is not None:
         check_start_table_key(table, index, start)
-        low, high = _restart(table, index, schema, wanted, start, low, high, request)
-    keep, keep_name = compiled.filter, "Filter Expression"
-    if legacy_keep is not None:
-        keep, keep_name = legacy_keep, "QueryFilter"
+        _check_start_wanted(schema, wanted, start, start_key(table, index, start))
     check_scalar(table, compiled.projection)
+    keep = compiled.filter if legacy_keep is None else legacy_keep
     if keep is not None:
-        check_filter_keys(keep, schema.names(), keep_name)
+        parameter = "Filter Expression" if legacy_keep is None else "QueryFilter"
+        check_filter_keys(keep, schema.names(), parameter)
     plan = Plan(
         table,
         index,
@@ -96,18 +103,15 @@ async def query(tables: Tables, caller: Caller, body: bytes) -> bytes:
         consistent=bool(request.consistent_read),
         counting=request.select == "COUNT",
     )
+    if start is not None:
+        plan.go_on_behind(start_key(table, index, start))
     read_attributes(plan, request.select, compiled.projection)
     if keep is not None:
         check_scalar(table, keep)
         if index is not None:
             check_filter_projected(table, index, keep)
         plan.keep = lambda item: keep.matches(item, values)
-    page = await read_page(tables, ref, plan)
-    mode = request.return_consumed_capacity
-    capacity = None
-    if mode is not None and mode != "NONE":
-        capacity = capacity_member(page_consumption(plan, page), request.table_name, mode)
-    return answer_page(plan, page, capacity)
+    return plan
 
 
 def _compile(request: QueryRequest) -> tuple[Compiled, Condition | None]:
@@ -194,9 +198,7 @@ def _refuse_empty(
         )
 
 
-def key_interval(
-    schema: KeySchema, index: LocalIndex | GlobalIndex | None, wanted: KeyRange
-) -> tuple[bytes, bytes]:
+def key_interval(schema: KeySchema, wanted: KeyRange) -> tuple[bytes, bytes]:
     """The interval ``[low, high)`` of tree keys that a key condition asks for."""
     hashed = b"".join(_components(schema.hash, wanted.hash_values))
     prefix = partition_hash(hashed) + hashed
@@ -215,38 +217,21 @@ def _components(
     ]
 
 
-def _restart(
-    table: Table,
-    index: LocalIndex | GlobalIndex | None,
-    schema: KeySchema,
-    wanted: KeyRange,
-    start: Item,
-    low: bytes,
-    high: bytes,
-    request: QueryRequest,
-) -> tuple[bytes, bytes]:
-    """The part of the interval behind ``start``, which must lie within what is asked for.
+def _check_start_wanted(
+    schema: KeySchema, wanted: KeyRange, start: Item, start_at: bytes
+) -> None:
+    """Refuse to start outside of what the key condition asks for; ``start_at`` is the tree key.
 
-    The three complaints are DynamoDB's: which of them it makes depends on which half of the key is
-    outside, not on which half is wrong.
+    The three complaints are DynamoDB's: which of them it makes depends on whether there is a
+    condition on a RANGE attribute and whether the start fulfils that.
     """
-    same_hash = all(
-        start[attribute.name] == value
-        for attribute, value in zip(schema.hash, wanted.hash_values, strict=True)
-    )
-    if wanted.operator is None and not wanted.range_equal:
-        if not same_hash:
-            raise InvalidRequest(_OUTSIDE)
-    else:
-        # Judged by the range attributes alone: the start's own hash put in place of the wanted one.
-        own_hash = tuple([start[attribute.name] for attribute in schema.hash])
-        moved = KeyRange(own_hash, wanted.range_equal, wanted.operator, wanted.operands)
-        own_low, own_high = key_interval(schema, index, moved)
-        if not own_low <= start_key(table, index, start) < own_high:
+    own_hash = tuple([start[attribute.name] for attribute in schema.hash])
+    has_range = wanted.operator is not None or wanted.range_equal
+    if has_range:
+        # The RANGE attributes are judged as if the start's own HASH attributes were asked for.
+        own = KeyRange(own_hash, wanted.range_equal, wanted.operator, wanted.operands)
+        low, high = key_interval(schema, own)
+        if not low <= start_at < high:
             raise InvalidRequest(_NOT_MATCHING)
-        if not same_hash:
-            raise InvalidRequest(_ONE_ROW)
-    key = start_key(table, index, start)
-    if request.scan_index_forward is False:
-        return low, min(key, high)
-    return max(low, successor(key)), high
+    if own_hash != wanted.hash_values:
+        raise InvalidRequest(_ONE_ROW if has_range else _OUTSIDE)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from ...errors import InvalidRequest
 from ...expressions import Compiled, check_not_mixed, legacy_filter, legacy_projection
-from ...model.keys import hash_prefix, successor
-from ...model.schema import HASH_SPACE_END
+from ...model.keys import hash_prefix
+from ...model.schema import HASH_SPACE_END, Table
 from ..calls import Caller
 from ..requests import ScanRequest
-from .consumed import capacity_member
 from .inputs import check_scalar, compile_request, find_table, plain, reader
-from .pages import Plan, answer_page, page_consumption, read_page
+from .pages import Plan, serve_page
 from .selecting import (
     START_INVALID,
     START_MISMATCH,
@@ -40,9 +39,16 @@ async def scan(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """Scan a table or an index, or one segment of it."""
     request = _read(body)
     compiled = _compile(request)
-    values = request.expression_attribute_values or {}
     ref = find_table(tables, caller, request.table_name)
-    table = ref.table
+    plan = _plan(request, ref.table, compiled)
+    return await serve_page(
+        tables, ref, plan, request.table_name, request.return_consumed_capacity
+    )
+
+
+def _plan(request: ScanRequest, table: Table, compiled: Compiled) -> Plan:
+    """What to read. Everything that DynamoDB checks once it knows the table."""
+    values = request.expression_attribute_values or {}
     index = find_index(table, request.index_name, bool(request.consistent_read))
     start = request.exclusive_start_key
     if start is not None:
@@ -70,18 +76,13 @@ async def scan(tables: Tables, caller: Caller, body: bytes) -> bytes:
                 f"correct Segment. TotalSegments: {request.total_segments} "
                 f"Segment: {request.segment}"
             )
-        plan.low = successor(key)
+        plan.go_on_behind(key)
     check_scalar(table, compiled.projection)
     keep = compiled.filter
     if keep is not None:
         check_scalar(table, keep)
         plan.keep = lambda item: keep.matches(item, values)
-    page = await read_page(tables, ref, plan)
-    mode = request.return_consumed_capacity
-    capacity = None
-    if mode is not None and mode != "NONE":
-        capacity = capacity_member(page_consumption(plan, page), request.table_name, mode)
-    return answer_page(plan, page, capacity)
+    return plan
 
 
 def _compile(request: ScanRequest) -> Compiled:
