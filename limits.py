@@ -45,8 +45,11 @@ LOG_LEVELDB_WRITE_BUFFER_BYTES = 4 * 1024 * 1024
 LOG_LEVELDB_CACHE_BYTES = 8 * 1024 * 1024
 # One chunk of deletions when a log is trimmed or deleted, so that a batch stays small.
 LOG_DELETE_CHUNK_ENTRIES = 1000
-# One segment file: large enough that rolling is rare, small enough that trimming frees soon.
-LOG_SEGMENT_BYTES = 64 * 1024 * 1024
+# What one step of healing a copy of the log moves, between two rounds of commits.
+LOG_HEAL_STEP_BYTES = 1024 * 1024
+# One segment file: large enough that rolling is rare, small enough that trimming frees soon and
+# that the search for frames behind a torn one, at every open, takes a few milliseconds.
+LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 
 # Settings (S: beyond these a value is a slip of the pen, not a wish).
 PARTITIONS_PER_TABLE_MAX = 256
@@ -168,3 +171,6 @@ CLOSE_SECONDS_MAX = 30.0
 LIST_INDEX_MAX = 2**31 - 1
 EXPRESSIONS_CACHED_MAX = 1024
 EXPRESSION_CACHED_CHARACTERS_MAX = 8192
+# Healing a log copy (S: a step is bounded and shares the writer; the watch costs one look).
+HEAL_STEP_SECONDS = 0.02
+HEAL_WATCH_SECONDS = 5.0

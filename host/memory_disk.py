@@ -73,6 +73,14 @@ class _Node:
         if offset >= end:
             return b""
         first, last = offset // SECTOR_BYTES, (end - 1) // SECTOR_BYTES
+        if last - first > 2 * len(self.sectors):
+            # Preallocated space, mostly: do not look for sectors that are not there.
+            image = bytearray((last - first + 1) * SECTOR_BYTES)
+            for number, data in self.sectors.items():
+                if first <= number <= last:
+                    at = (number - first) * SECTOR_BYTES
+                    image[at : at + SECTOR_BYTES] = data
+            return bytes(image[offset - first * SECTOR_BYTES : end - first * SECTOR_BYTES])
         whole = b"".join(self.sectors.get(number, _ZEROS) for number in range(first, last + 1))
         return whole[offset - first * SECTOR_BYTES : end - first * SECTOR_BYTES]
 

@@ -59,7 +59,8 @@ pack_record = _RECORD.pack
 
 # One read fetches the header and, for all but the largest groups, the table.
 _PROBE_BYTES: Final = 4096
-_SEARCH_BYTES: Final = 1024 * 1024
+_SEARCH_BYTES: Final = 256 * 1024
+_ZEROS: Final = bytes(_SEARCH_BYTES)
 
 # A place packs segment number and offset of an entry into one integer for the index's arrays.
 PLACE_OFFSET_BITS: Final = 40
@@ -174,7 +175,8 @@ def frame_beyond(file: File, segment: int, offset: int) -> bool:
     at = offset + 1
     while at < size:
         chunk = file.pread(at, _SEARCH_BYTES)
-        found = chunk.find(MAGIC)
+        # Nearly always all zeros, which is compared faster than it is searched.
+        found = -1 if chunk == _ZEROS[: len(chunk)] else chunk.find(MAGIC)
         while found >= 0:
             if _header_is_whole(file, segment, at + found):
                 return True

@@ -3,14 +3,21 @@
 A commit is one synced write batch, so LevelDB's own log is the only thing written twice, by its
 compaction. Rows, where `id` is one length byte and the log's identifier::
 
-    "m" id        -> format, first LSN          the log exists
+    "r"           -> format, number of logs     the database is one of ours
+    "m" id        -> first LSN                  the log exists
     "e" id lsn    -> entry                      LSN big-endian, so that rows stand in order
     "d" id        -> nothing                    the log is deleted, its entries are being removed
 
 The database belongs to this object alone (LevelDB holds a lock file). `paranoid_checks` and
 `verify_checksums` are always on: without them one flipped bit has silently lost eight
 acknowledged entries in the middle of a log. LevelDB drops a torn end of its own log without a
-word, so a lost tail shows only to a caller that remembers a position beyond it.
+word, and takes a damaged length in the last block for one; so a lost tail shows only to a caller
+that remembers a position beyond it.
+
+An iterator of LevelDB skips a block that it cannot read, and plyvel does not look at its status
+when it ends (measured: a flipped bit in the last block made logs vanish, and shortened tails). A
+point `get` does raise. So nothing is believed from an iterator alone: the number of logs is
+stored, and behind a tail that was found a `get` of the next entry must find nothing.
 
 Invariant: between a log's first LSN and its tail every row is there; a missing one is Corrupt,
 at open for both ends, on reading for the rest.
@@ -42,7 +49,8 @@ from .interface import Append, Entries, Entry, Names, Outcomes, check_log_id
 
 FORMAT: Final = 1
 
-_META: Final = struct.Struct(">BQ")
+_ROOT_KEY: Final = b"r"
+_ROOT: Final = struct.Struct(">BQ")
 _LSN: Final = struct.Struct(">Q")
 
 
@@ -95,7 +103,12 @@ class LevelDbLogEngine:
         assert first_lsn >= 1
         if log_id in self._logs:
             raise Conflict(f"log {log_id!r} exists", self._logs[log_id].tail)
-        self._write({b"m" + name: _META.pack(FORMAT, first_lsn)}, ())
+        # A deletion whose last part was overlooked, for damage, must not leave entries to this log.
+        self._delete_all(_prefix(name))
+        self._write(
+            {b"m" + name: _LSN.pack(first_lsn), _ROOT_KEY: self._root(len(self._logs) + 1)},
+            (b"d" + name,),
+        )
         self._logs[log_id] = _Log(_prefix(name), first_lsn, first_lsn - 1, None)
 
     def delete(self, log_id: str) -> None:
@@ -104,7 +117,7 @@ class LevelDbLogEngine:
             return
         name = log_id.encode()
         # The mark is durable before the first entry goes: a crash in between ends as a deletion.
-        self._write({b"d" + name: b""}, (b"m" + name,))
+        self._write({b"d" + name: b"", _ROOT_KEY: self._root(len(self._logs) - 1)}, (b"m" + name,))
         del self._logs[log_id]
         self._purge(name)
 
@@ -177,6 +190,9 @@ class LevelDbLogEngine:
                         raise self._missing(log_id, lsn)
         except self._plyvel.Error as error:
             raise self._translate(error) from error
+        except RuntimeError as error:
+            # What plyvel raises if another thread closed the database during the read.
+            raise Ambiguous("the log engine is closed") from error
         except Corrupt:
             # A trim may have overtaken a read on another thread; then the rows are gone by policy.
             now = self._logs.get(log_id)
@@ -200,7 +216,7 @@ class LevelDbLogEngine:
         # Readers see the new beginning before a row goes. LevelDB replays its writes in order, so
         # a crash cannot keep the deletions and lose the row that explains them.
         self._logs[log_id] = _Log(log.prefix, before, log.tail, log.last)
-        row = {b"m" + log_id.encode(): _META.pack(FORMAT, before)}
+        row = {b"m" + log_id.encode(): _LSN.pack(before)}
         self._write(row, (), sync=False)
         self._delete_range(log.prefix, log.first, before)
 
@@ -241,9 +257,9 @@ class LevelDbLogEngine:
                 # Entries are trimmed within a day; compressing them costs more than it saves.
                 compression=None,
             )
+            self._load()
             # From now on its absence is a loss, also for `reopen`.
             self._create = False
-            self._load()
         except self._plyvel.Error as error:
             self.close()
             raise self._translate(error) from error
@@ -253,41 +269,53 @@ class LevelDbLogEngine:
         self._refusal = None
 
     def _load(self) -> None:
-        with self._db.iterator(
-            prefix=b"d", include_value=False, verify_checksums=True
-        ) as doomed_rows:
-            doomed = [key[1:] for key in doomed_rows]
-        for name in doomed:
-            self._purge(name)
+        root = self._db.get(_ROOT_KEY, verify_checksums=True)
+        if root is None:
+            if not self._create:
+                raise Corrupt(f"LevelDB at {self._path} has lost everything")
+            self._write({_ROOT_KEY: self._root(0)}, ())
+            root = self._root(0)
+        format_, count = _ROOT.unpack(root)
+        if format_ != FORMAT:
+            raise WrongFormat(f"LevelDB at {self._path} has format {format_}, not {FORMAT}")
+        with self._db.iterator(prefix=b"d", include_value=False, verify_checksums=True) as keys:
+            doomed = [key[1:] for key in keys]
         with self._db.iterator(prefix=b"m", verify_checksums=True) as rows:
             logs = list(rows)
+        if len(logs) != count:
+            raise Corrupt(f"LevelDB at {self._path} shows {len(logs)} of {count} logs")
+        for name in doomed:
+            self._purge(name)
         for key, value in logs:
-            if len(value) != _META.size:
-                raise Corrupt(f"the row of log {key[1:]!r} has {len(value)} bytes")
-            format_, first = _META.unpack(value)
-            if format_ != FORMAT:
-                raise WrongFormat(f"log {key[1:]!r} has format {format_}")
-            self._logs[key[1:].decode()] = self._load_log(key[1:], first)
+            self._logs[key[1:].decode()] = self._load_log(key[1:], _LSN.unpack(value)[0])
 
     def _load_log(self, name: bytes, first: int) -> _Log:
         """Look at both ends of a log, and finish a trim that a crash has interrupted."""
         prefix = _prefix(name)
-        with self._db.iterator(prefix=prefix, include_value=False, verify_checksums=True) as keys:
-            lowest = next(keys, None)
-        if lowest is None:
+        lowest = self._end(prefix, reverse=False)
+        highest = self._end(prefix, reverse=True)
+        if not self._has(prefix, first):
+            if highest is not None:
+                raise self._missing(name.decode(), first)
             return _Log(prefix, first, first - 1, None)
-        lowest_lsn = _LSN.unpack(lowest[-8:])[0]
-        if lowest_lsn < first:
-            self._delete_range(prefix, lowest_lsn, first)
-        with self._db.iterator(
-            prefix=prefix, reverse=True, include_value=False, verify_checksums=True
-        ) as keys:
-            tail = _LSN.unpack(next(keys)[-8:])[0]
-        log = _Log(prefix, first, tail, None)
-        if self._db.get(prefix + _LSN.pack(first), verify_checksums=True) is None:
-            raise self._missing(name.decode(), first)
-        log.last = self._link(log, tail)
+        if lowest is None or highest is None or self._has(prefix, highest + 1):
+            raise Corrupt(f"log {name!r} has more entries than LevelDB shows")
+        if lowest < first:
+            self._delete_range(prefix, lowest, first)
+        log = _Log(prefix, first, highest, None)
+        log.last = self._link(log, highest)
         return log
+
+    def _end(self, prefix: bytes, *, reverse: bool) -> int | None:
+        """The lowest or highest LSN that an iterator shows; not to be believed alone."""
+        with self._db.iterator(
+            prefix=prefix, reverse=reverse, include_value=False, verify_checksums=True
+        ) as keys:
+            key = next(keys, None)
+        return None if key is None else _LSN.unpack(key[-8:])[0]
+
+    def _has(self, prefix: bytes, lsn: int) -> bool:
+        return self._db.get(prefix + _LSN.pack(lsn), verify_checksums=True) is not None
 
     # Rows.
 
@@ -302,15 +330,17 @@ class LevelDbLogEngine:
 
     def _purge(self, name: bytes) -> None:
         """Remove the entries of a deleted log, and at last the mark that it is deleted."""
-        prefix = _prefix(name)
-        with self._db.iterator(prefix=prefix, include_value=False) as keys:
-            lowest = next(keys, None)
-        with self._db.iterator(prefix=prefix, include_value=False, reverse=True) as keys:
-            highest = next(keys, None)
-        if lowest is not None and highest is not None:
-            start, tail = _LSN.unpack(lowest[-8:])[0], _LSN.unpack(highest[-8:])[0]
-            self._delete_range(prefix, start, tail + 1)
+        self._delete_all(_prefix(name))
         self._write({}, (b"d" + name,), sync=False)
+
+    def _delete_all(self, prefix: bytes) -> None:
+        lowest = self._end(prefix, reverse=False)
+        highest = self._end(prefix, reverse=True)
+        if lowest is not None and highest is not None:
+            self._delete_range(prefix, lowest, highest + 1)
+
+    def _root(self, count: int) -> bytes:
+        return _ROOT.pack(FORMAT, count)
 
     def _delete_range(self, prefix: bytes, start: int, stop: int) -> None:
         for chunk in range(start, stop, LOG_DELETE_CHUNK_ENTRIES):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from millstream.host.disk import RealDisk
+from millstream.storage.log import open_replicated_log_engine
 from millstream.storage.log.entry import ZERO_HASH, EntryHeader, chain_hash, encode_entry
-from millstream.storage.log.interface import Append, CopyEngine
+from millstream.storage.log.interface import Append, LogEngine
 from millstream.storage.log.leveldb import LevelDbLogEngine
 from millstream.storage.log.memory import MemoryLogEngine
 from millstream.storage.log.segments import SegmentsLogEngine
@@ -42,7 +43,7 @@ def make_writer() -> type[Writer]:
     return Writer
 
 
-OpenEngine = Callable[[Path], CopyEngine]
+OpenEngine = Callable[[Path], LogEngine]
 ENGINES: dict[str, OpenEngine] = {
     "memory": lambda path: MemoryLogEngine(),
     "segments": lambda path: SegmentsLogEngine(RealDisk(), str(path / "log"), create=True),
@@ -51,11 +52,18 @@ ENGINES: dict[str, OpenEngine] = {
         RealDisk(), str(path / "log"), create=True, segment_bytes=600
     ),
     "leveldb": lambda path: LevelDbLogEngine(str(path / "leveldb"), create=True),
+    "replicated": lambda path: open_replicated_log_engine(
+        RealDisk(),
+        [str(path / name) for name in "xyz"],
+        "segments",
+        run_all=lambda calls: [call() for call in calls],
+        new_set_id="set",
+    ),
 }
 
 
 @pytest.fixture(params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CopyEngine]:
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogEngine]:
     if request.param == "leveldb":
         pytest.importorskip("plyvel", reason="no wheel of LevelDB for this machine")
     opened = ENGINES[request.param](tmp_path)
