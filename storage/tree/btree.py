@@ -107,10 +107,9 @@ class BTree:
             return iter(())
         layers = [self._mutable] if self._lower is None else [self._mutable, self._lower]
         merged = merged_rows(layers, self._store, tree, low, high, reverse)
-        return self._guard(merged)
+        return self._guard(merged, self._version)
 
-    def _guard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        version = self._version
+    def _guard(self, rows: Iterator[Row], version: int) -> Iterator[Row]:
         for row in rows:
             assert self._version == version, "an iterator outlived its synchronous slice"
             yield row
@@ -243,9 +242,7 @@ class BTree:
         """Writes the frozen layer to the store, synced. For a worker thread; one at a time with
         ``drop_step``. Raises ``StorageError``: then call ``flush_failed`` on the loop."""
         layer = frozen._layer
-        changes = {
-            tree: rows.range(b"", None, reverse=False) for tree, rows in layer.rows.items()
-        }
+        changes = {tree: rows.range(b"", None, reverse=False) for tree, rows in layer.rows.items()}
         self._store.write(changes, layer.meta, sorted(layer.dropped))
 
     def settle(self, frozen: Frozen) -> None:

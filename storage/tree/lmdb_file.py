@@ -1,8 +1,8 @@
 """LMDB's data file as the operating system sees it, read before LMDB maps it.
 
-Used by ``lmdb_store`` only, while nothing writes to the file. LMDB trusts its file: a page that the
-file does not reach is a SIGBUS when it is touched, which no program survives. So the file is read
-here by ordinary reads, as far as is needed to know that nothing was cut off.
+Used by ``lmdb_store`` only, at opening. LMDB trusts its file: a page that the file does not reach
+is a SIGBUS when it is touched, which no program survives. So the file is read here by ordinary
+reads, as far as is needed to know that nothing was cut off.
 
 A healthy file may be shorter than its last page number says. A page that was taken at the end of
 the file and given back within one transaction is never written; it is listed as free, and LMDB does
@@ -87,24 +87,30 @@ def check_file(path: str, absent_is_fine: bool) -> int:
     except OSError as error:
         raise StorageError(f"the tree's file cannot be opened: {error}") from error
     try:
-        size_bytes = os.fstat(file).st_size
-        if size_bytes > 0 or not absent_is_fine:
-            check_pages(lambda offset, length: os.pread(file, length, offset), size_bytes)
-        return size_bytes
+        if os.fstat(file).st_size > 0 or not absent_is_fine:
+            check_pages(
+                lambda offset, length: os.pread(file, length, offset),
+                lambda: os.fstat(file).st_size,
+            )
+        return os.fstat(file).st_size
     except OSError as error:
         raise StorageError(f"the tree's file cannot be read: {error}") from error
     finally:
         os.close(file)
 
 
-def check_pages(read_at: ReadAt, size_bytes: int) -> None:
-    """Raises ``Corrupt`` unless a file of ``size_bytes`` holds every page that is in use."""
+def check_pages(read_at: ReadAt, size_bytes_now: Callable[[], int]) -> None:
+    """Raises ``Corrupt`` unless the file holds every page that is in use.
+
+    Its size is asked for after the meta pages were read: another process may be writing when a
+    scrub opens the file, and a state's pages are in the file before its meta page is.
+    """
     first = parse_meta(read_at(0, _META_PAGE.size))
     second = parse_meta(read_at(first.page_bytes, _META_PAGE.size))
     if second.page_bytes != first.page_bytes:
         raise Corrupt("the tree's meta pages contradict each other")
     meta = second if second.transaction > first.transaction else first
-    pages = size_bytes // meta.page_bytes
+    pages = size_bytes_now() // meta.page_bytes
     missing = meta.last_page + 1 - pages
     if missing <= 0:
         return

@@ -10,7 +10,7 @@ the file readable after a power cut.
 ``TREE_MAP_BYTES`` at once, so that in practice no resizing ever happens. Where a process may not
 have so much (``ulimit -v``) we halve until it fits; then a full map makes ``write`` raise
 ``StorageError``, and ``renew``, which is on the loop's thread where no iterator can be in use,
-doubles the map. Open snapshots postpone that: they would be cut off.
+doubles the map. Open snapshots and a copy being made postpone that: they would be cut off.
 
 **Reads** go through one cached transaction, so that a warm get is below a microsecond. Readahead is
 off: reads are random.
@@ -63,11 +63,12 @@ class LmdbSnapshot(LmdbReader):
 class LmdbStore(LmdbReader):
     """See the module's text. Made by ``open_lmdb``."""
 
-    __slots__ = ("_environment", "_grow", "_snapshots", "_statistics")
+    __slots__ = ("_copying", "_environment", "_grow", "_snapshots", "_statistics")
 
     def __init__(self, environment: lmdb.Environment) -> None:
         super().__init__(environment.begin())
         self._environment = environment
+        self._copying = False  # A worker is inside of copy_to, which reads the map.
         self._grow = False  # The map was found full; set by the worker, cleared by renew.
         self._snapshots: set[LmdbSnapshot] = set()
         self._statistics = self._measure()
@@ -100,7 +101,7 @@ class LmdbStore(LmdbReader):
     def renew(self) -> None:
         try:
             self._txn.abort()
-            if self._grow and not self._snapshots:
+            if self._grow and not self._snapshots and not self._copying:
                 self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
                 self._grow = False
             self._txn = self._environment.begin()
@@ -139,13 +140,15 @@ class LmdbStore(LmdbReader):
 
     def copy_to(self, path: str) -> None:
         create_directory(path)
+        self._copying = True
         try:
             self._environment.copy(path, compact=True)
-            copy = lmdb.open(path, map_size=self._environment.info()["map_size"])
-            copy.sync(True)
-            copy.close()
+            with lmdb.open(path, map_size=self._environment.info()["map_size"]) as copied:
+                copied.sync(True)
         except lmdb.Error as error:
             raise storage_error(error) from error
+        finally:
+            self._copying = False
         sync_directory(path)
 
     def statistics(self) -> TreeStatistics:

@@ -86,6 +86,16 @@ def test_both_bounds_inside_of_one_layer(store: TreeStore) -> None:
     assert list(store.range(1, keys[5], keys[5])) == []
 
 
+def test_the_longest_keys(store: TreeStore) -> None:
+    keys = [b"k" * 65_535, b"k" * 65_536]
+    fill(store, 1, keys)
+    assert [key for key, _ in store.range(1, b"", None)] == keys
+    assert [key for key, _ in store.range(1, keys[1], None, True)] == keys[1:]
+    assert [store.get(1, key) for key in keys] == [b"k" * 9] * 2
+    with pytest.raises(AssertionError):
+        store.write({1: [(b"k" * 65_537, b"")]}, {})
+
+
 def test_removing_half_of_the_long_keys_leaves_the_layering_whole(store: TreeStore) -> None:
     fill(store, 1, KEYS)
     store.write({1: [(key, None) for key in KEYS[::2]]}, {})

@@ -270,6 +270,23 @@ def test_another_process_reads_beside_us(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_killed_reader_in_another_process_holds_no_pages(tmp_path: Path) -> None:
+    """Its slot is cleared by the next write; else the file would grow from then on."""
+    store = open_lmdb(made(tmp_path))
+    script = (
+        "import os, sys; from millstream.storage.tree.lmdb_store import open_lmdb;"
+        "store = open_lmdb(sys.argv[1], read_only=True);"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, f"{tmp_path}/t"], check=True)
+    pids = {line.split()[0] for line in store._environment.readers().splitlines()[1:]}
+    assert pids - {str(os.getpid())}
+    store.write({1: [(b"a", b"")]}, {})
+    pids = {line.split()[0] for line in store._environment.readers().splitlines()[1:]}
+    assert pids == {str(os.getpid())}
+    store.close()
+
+
 def test_a_read_only_store_refuses_to_write(tmp_path: Path) -> None:
     store = open_lmdb(made(tmp_path), read_only=True)
     with pytest.raises(StorageError):
