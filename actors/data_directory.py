@@ -4,41 +4,40 @@
 
     DIR/lock      held by the process that serves; a lock, not a file's content
     DIR/format    which millstream made it
-    DIR/log/      the log engine's files (elsewhere with several log directories)
+    DIR/log/      the log engine's files
     DIR/tree/     the LMDB environment
 
-The directory is marked (``format``) last, after log and tree exist, so that a crash while it is
-made leaves something that the next start simply makes again; once marked, a missing part is damage.
+With log directories A, B, C the log is kept in ``A/log``, ``B/log`` and ``C/log``, and the tree in
+``A/tree`` and ``B/tree``; DIR holds lock and format only. A directory is marked (``format``) last,
+after log and tree exist, so that a crash while it is made leaves something that the next start
+simply makes again; once marked, a missing part is damage, healed from a copy or refused.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from ..errors import WrongFormat
+from ..errors import Corrupt, WrongFormat
 from ..host.disk import Disk
 from ..host.host import Host, real_host
+from ..host.threads import run_all
+from ..storage.log import open_log_engine, open_replicated_log_engine
+from ..storage.log.identity import ENGINE_FILE, read_engine_identity
 from ..storage.log.interface import LogEngine
-from ..storage.log.leveldb import LevelDbLogEngine
 from ..storage.log.memory import MemoryLogEngine
-from ..storage.log.segments import SegmentsLogEngine
-from ..storage.tree.lmdb_store import open_lmdb
+from ..storage.tree.interface import TreeStore
+from ..storage.tree.lmdb_store import LmdbStore, open_lmdb
 from ..storage.tree.memory_store import MemoryStore
+from ..storage.tree.mirrored_store import MirroredStore, flushes_of
 from .node import Node, NodeSettings, run_node
-
-
-def open_log_engine(disk: Disk, kind: str, paths: Sequence[str], *, create: bool) -> LogEngine:
-    """The engine ``kind`` on ``paths``."""
-    if kind == "segments":
-        return SegmentsLogEngine(disk, paths[0], create=create)
-    return LevelDbLogEngine(paths[0], create=create)
-
 
 logger = logging.getLogger(__name__)
 
 FORMAT = b"millstream data directory 1\n"
+TREE_COPIES = 2
 
 
 @asynccontextmanager
@@ -47,7 +46,7 @@ async def open_node(
     settings: NodeSettings,
     *,
     log_engine: str = "auto",
-    log_directories: tuple[str, ...] = (),
+    log_directories: Sequence[str] = (),
     host: Host | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on the data directory ``path``, made if absent; None: in memory.
@@ -70,10 +69,9 @@ async def open_node(
         made = disk.exists(marker)
         if made and disk.read_file(marker) != FORMAT:
             raise WrongFormat(f"{path} was not made by this version of millstream")
-        log_paths = log_directories or (f"{path}/log",)
-        engine = open_log_engine(disk, log_engine, log_paths, create=not made)
+        engine = _open_log(host, path, log_engine, log_directories, made=made)
         try:
-            store = open_lmdb(f"{path}/tree", create=not made)
+            store = _open_trees(disk, tree_paths(path, log_directories), made=made)
         except BaseException:
             engine.close()
             raise
@@ -83,3 +81,105 @@ async def open_node(
             yield node
     finally:
         lock.release()
+
+
+def log_paths(path: str, log_directories: Sequence[str]) -> list[str]:
+    """Where the log's copies are."""
+    return [f"{directory}/log" for directory in log_directories or (path,)]
+
+
+def tree_paths(path: str, log_directories: Sequence[str]) -> list[str]:
+    """Where the tree's copies are: with log directories, in the first two of them."""
+    if not log_directories:
+        return [f"{path}/tree"]
+    return [f"{directory}/tree" for directory in log_directories[:TREE_COPIES]]
+
+
+def _open_log(
+    host: Host, path: str, kind: str, log_directories: Sequence[str], *, made: bool
+) -> LogEngine:
+    paths = log_paths(path, log_directories)
+    if kind == "auto":
+        kind = _engine_found(host.disk, paths)
+    for log_path in paths:
+        host.disk.make_directory(log_path)
+    if not log_directories:
+        if made and read_engine_identity(host.disk, f"{paths[0]}/{ENGINE_FILE}") is None:
+            raise Corrupt(f"the log in {paths[0]} is gone")
+        return open_log_engine(host.disk, paths[0], kind)
+    return open_replicated_log_engine(
+        host.disk,
+        paths,
+        kind,
+        run_all=run_all,
+        new_set_id=None if made else host.entropy.token_bytes(8).hex(),
+    )
+
+
+def _engine_found(disk: Disk, paths: Sequence[str]) -> str:
+    """The engine that the directories name; for new ones LevelDB where it is installed."""
+    for path in paths:
+        if disk.exists(f"{path}/{ENGINE_FILE}"):
+            identity = read_engine_identity(disk, f"{path}/{ENGINE_FILE}")
+            if identity is not None:
+                return identity.engine
+    return "leveldb" if importlib.util.find_spec("plyvel") is not None else "segments"
+
+
+def _open_trees(disk: Disk, paths: Sequence[str], *, made: bool) -> TreeStore:
+    """The tree, or both of its copies; one that is lost is made anew from the other."""
+    if not made:
+        stores = [open_lmdb(path, create=True) for path in paths]
+    elif len(paths) == 1:
+        stores = [open_lmdb(paths[0])]
+    else:
+        stores = _open_copies(disk, paths)
+    if len(stores) == 1:
+        return stores[0]
+    behind, ahead = sorted(stores, key=flushes_of)
+    return MirroredStore(behind, ahead)
+
+
+def _open_copies(disk: Disk, paths: Sequence[str]) -> list[LmdbStore]:
+    found: list[LmdbStore | None] = []
+    damage: Corrupt | None = None
+    for path in paths:
+        try:
+            found.append(open_lmdb(path))
+        except Corrupt as error:
+            logger.error("the tree in %s cannot be used: %s", path, error)
+            damage = error
+            found.append(None)
+    healthy = next((store for store in found if store is not None), None)
+    if healthy is None:
+        assert damage is not None
+        raise damage
+    stores: list[LmdbStore] = []
+    for path, store in zip(paths, found, strict=True):
+        if store is None:
+            logger.warning("making the tree in %s anew from its copy", path)
+            replace_tree(disk, path, healthy)
+            store = open_lmdb(path)
+        stores.append(store)
+    return stores
+
+
+def replace_tree(disk: Disk, path: str, healthy: LmdbStore) -> None:
+    """Put a copy of ``healthy`` in the place of the tree in ``path``; what was there is kept aside.
+
+    A crash in between leaves the old tree, or none: then the next start does it again.
+    """
+    fresh = _unused(disk, f"{path}.new")
+    healthy.copy_to(fresh)
+    if disk.exists(path):
+        disk.rename(path, _unused(disk, f"{path}.damaged"))
+    disk.rename(fresh, path)
+    disk.fsync_dir(path.rpartition("/")[0] or ".")
+
+
+def _unused(disk: Disk, path: str) -> str:
+    """``path`` with the first number that nothing has."""
+    number = 1
+    while disk.exists(f"{path}-{number}"):
+        number += 1
+    return f"{path}-{number}"

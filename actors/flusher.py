@@ -43,6 +43,7 @@ class Flusher:
         holds: Callable[[str], int | None],
         memtable_bytes: int,
         interval_seconds: float,
+        may_trim: Callable[[], bool],
     ) -> None:
         self._btree = btree
         self._log_writer = log_writer
@@ -52,6 +53,8 @@ class Flusher:
         self._holds = holds
         self._memtable_bytes = memtable_bytes
         self._interval_seconds = interval_seconds
+        #: Whether every copy of the tree holds what was flushed.
+        self._may_trim = may_trim
         self._work = trio.Event()
         self._urgent = trio.Event()
         self._lock = trio.Lock()
@@ -111,7 +114,8 @@ class Flusher:
                 self.flushes += 1
                 for partition in self._partitions():
                     partition.nudge()
-            await self._trim(flushed)
+            if self._may_trim():
+                await self._trim(flushed)
             await self._drop()
 
     async def _trim(self, flushed: list[tuple[PartitionActor, int]]) -> None:

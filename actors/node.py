@@ -15,19 +15,21 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from ..errors import Corrupt
+from ..errors import Corrupt, StorageError
 from ..host.host import Host
-from ..limits import CLOSE_SECONDS_MAX
+from ..limits import CLOSE_SECONDS_MAX, HEAL_STEP_SECONDS, HEAL_WATCH_SECONDS
 from ..model.schema import GlobalIndex, Table
 from ..model.schema import Partition as PartitionRange
 from ..model.versions import HybridClock
 from ..storage.index_state import IndexState
 from ..storage.log.interface import LogEngine
+from ..storage.log.replicated import ReplicatedLogEngine
 from ..storage.partition import Partition, Position, decode_position
 from ..storage.table_state import TableState
 from ..storage.totals import Totals
 from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
+from ..storage.tree.mirrored_store import MirroredStore
 from .catalog import CATALOG_LOG, CATALOG_TABLE, Catalog
 from .flusher import Flusher, position_key
 from .index_builder import IndexBuilder
@@ -58,6 +60,7 @@ class Node:
     ) -> None:
         self.host = host
         self.settings = settings
+        self._store = store
         self.btree = BTree(store)
         self.log_writer = LogWriter(engine, host.threads)
         token = host.entropy.token_bytes(16)
@@ -75,6 +78,7 @@ class Node:
             self._hold,
             settings.memtable_bytes,
             settings.flush_interval_seconds,
+            self._may_trim,
         )
         self._catalog_actor: PartitionActor
         self._changes: SchemaChanges
@@ -111,6 +115,23 @@ class Node:
         await self._changes.resume(tables)
         self.tables = Tables(self._changes, self.host.clock, self.settings.region)
         nursery.start_soon(self.flusher.run)
+        if isinstance(engine, ReplicatedLogEngine):
+            nursery.start_soon(self._heal_log, engine)
+
+    async def _heal_log(self, engine: ReplicatedLogEngine) -> None:
+        """Bring log copies that missed something level again, step by step, while there are any."""
+        while True:
+            left = False
+
+            def step() -> None:
+                nonlocal left
+                left = engine.heal()
+
+            try:
+                await self.log_writer.change(step)
+            except StorageError as error:
+                logger.error("healing the log's copies: %s", error)
+            await trio.sleep(HEAL_STEP_SECONDS if left else HEAL_WATCH_SECONDS)
 
     def _drop_orphan_trees(self, tables: list[Table]) -> None:
         known = {CATALOG_TABLE.tree, *(tree for table in tables for tree in table.trees())}
@@ -137,6 +158,10 @@ class Node:
     def _partitions(self) -> Iterator[PartitionActor]:
         yield self._catalog_actor
         yield from self._changes.actors
+
+    def _may_trim(self) -> bool:
+        """Whether every configured tree holds what was flushed."""
+        return not isinstance(self._store, MirroredStore) or self._store.complete
 
     def _hold(self, log_id: str) -> int | None:
         return self._changes.hold(log_id)
@@ -174,6 +199,7 @@ class Node:
             self.name,
             self.flusher.note_commit,
             lambda: self.flusher.crowded,
+            self._store.get_copy if isinstance(self._store, MirroredStore) else None,
         )
 
 

@@ -107,6 +107,7 @@ class PartitionActor:
         owner: str,
         note_commit: Callable[[], None],
         crowded: Callable[[], bool],
+        get_copy: Callable[[int, bytes], bytes | None] | None = None,
     ) -> None:
         self.log_id = log_id
         self._make_machine = make_machine
@@ -120,6 +121,8 @@ class PartitionActor:
         self._note_commit = note_commit
         #: Whether the memtable is full, so that nothing more may be applied for now.
         self._crowded = crowded
+        #: Reads a row in the tree's other copy, where there is one.
+        self._get_copy = get_copy
         self._mailbox: Mailbox[_Ask | _Record | _Appended | _Nudge] = Mailbox()
         #: Asks that found the batch full, in order, until the append in flight is done.
         self._backlog: list[_Ask | _Record] = []
@@ -140,16 +143,37 @@ class PartitionActor:
         return self.machine.lsn
 
     def get(self, tree: int, key: bytes) -> Row | None:
-        """The committed row of ``tree`` under ``key``. Raises Corrupt for a damaged row."""
+        """The committed row of ``tree`` under ``key``.
+
+        Raises Corrupt for a row that is damaged and has no healthy copy.
+        """
         data = self.btree.get(tree, key)
-        return None if data is None else decode_row(key, data)
+        if data is None:
+            return None
+        try:
+            return decode_row(key, data)
+        except Corrupt:
+            return self._healthy_copy(tree, key)
 
     def rows(
         self, tree: int, low: bytes, high: bytes | None, reverse: bool = False
     ) -> Iterator[tuple[bytes, Row]]:
         """Committed rows with ``low <= key < high``, for one synchronous slice."""
         for key, data in self.btree.range(tree, low, high, reverse):
-            yield key, decode_row(key, data)
+            try:
+                row = decode_row(key, data)
+            except Corrupt:
+                row = self._healthy_copy(tree, key)
+            yield key, row
+
+    def _healthy_copy(self, tree: int, key: bytes) -> Row:
+        data = None if self._get_copy is None else self._get_copy(tree, key)
+        if data is None:
+            logger.error("a row of tree %d is damaged", tree)
+            raise Corrupt(f"a row of tree {tree} is damaged")
+        row = decode_row(key, data)
+        logger.error("a row of tree %d is damaged and was read from the other copy", tree)
+        return row
 
     def read_log(self, start: int, max_bytes: int) -> list[bytes]:
         """Committed entries from LSN ``start`` on. Raises Trimmed or Corrupt."""

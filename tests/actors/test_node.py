@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,13 @@ import trio
 
 from millstream.actors.data_directory import open_node
 from millstream.actors.node import Node, NodeSettings
-from millstream.errors import DirectoryInUse, ResourceInUse, ResourceNotFound, Unavailable
+from millstream.errors import (
+    Corrupt,
+    DirectoryInUse,
+    ResourceInUse,
+    ResourceNotFound,
+    Unavailable,
+)
 from millstream.model.schema import Projection, Status, TableChange
 from millstream.storage.commands import Refused, Written
 
@@ -174,3 +181,53 @@ async def test_a_condition_is_decided_against_pending_writes(node: Node) -> None
     refused = results[-1]
     assert isinstance(refused, Refused)
     assert refused.found is not None and refused.found.body == commands[0].body
+
+
+async def test_a_lost_tree_and_a_lost_log_copy_are_made_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    copies = tuple(str(tmp_path / name) for name in "abc")
+    options = {"log_engine": "segments", "log_directories": copies}
+    async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+        ref = await make_table(node, index("g", "a"))
+        await ref.write_many([put(ref, pk=str(n), a="x") for n in range(100)])
+        before = bodies(ref)
+    for lost in ("a", "b"):
+        shutil.rmtree(tmp_path / lost / "tree")
+        shutil.rmtree(tmp_path / "c" / "log", ignore_errors=True)
+        async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+            found = node.tables.find("", "t")
+            assert found is not None
+            assert bodies(found) == before
+            await caught_up(node)
+            assert bodies(found, "g") == before
+
+
+async def test_a_damaged_row_is_read_from_the_other_copy(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    copies = tuple(str(tmp_path / name) for name in "abc")
+    options = {"log_engine": "segments", "log_directories": copies}
+    async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+        ref = await make_table(node)
+        await ref.write(put(ref, pk="a", v="precious"))
+    tree = tmp_path / "a" / "tree" / "data.mdb"
+    tree.write_bytes(tree.read_bytes().replace(b"precious", b"Precious"))
+    async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+        found = node.tables.find("", "t")
+        assert found is not None
+        assert bodies(found) == [put(found, pk="a", v="precious").body]
+        row = found.get(put(found, pk="a").key)
+        assert row is not None and row.body == put(found, pk="a", v="precious").body
+
+
+async def test_a_damaged_row_without_a_copy_is_an_error_not_an_answer(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    async with open_node(path, NodeSettings()) as node:
+        ref = await make_table(node)
+        await ref.write(put(ref, pk="a", v="precious"))
+    tree = tmp_path / "data" / "tree" / "data.mdb"
+    tree.write_bytes(tree.read_bytes().replace(b"precious", b"Precious"))
+    async with open_node(path, NodeSettings()) as node:
+        found = node.tables.find("", "t")
+        assert found is not None
+        with pytest.raises(Corrupt):
+            found.get(put(found, pk="a").key)
