@@ -41,8 +41,10 @@ ZERO_HASH: Final = bytes(16)
 LSN_MAX: Final = 2**64 - 1
 
 _HEADER: Final = struct.Struct("<BBIQQQ16sI")
-_CHAINED: Final = struct.Struct("<BBIQQQ16s")
+_unpack_header = _HEADER.unpack_from
 _CRC: Final = struct.Struct("<I")
+# The CRC32C of anything that is followed by its own CRC32C, little-endian.
+_RESIDUE: Final = 0x48674BC7
 HEADER_BYTES: Final = _HEADER.size
 CRC_BYTES: Final = _CRC.size
 OVERHEAD_BYTES: Final = HEADER_BYTES + CRC_BYTES
@@ -124,8 +126,11 @@ def check_entry(entry: bytes, previous: Link | None) -> Link:
     Returns the link for the next entry. Raises Corrupt or WrongFormat. This is every engine's
     read path, so it decodes nothing that it does not compare.
     """
-    _check_whole(entry)
-    _, _, epoch, _, lsn, timestamp, previous_hash = _CHAINED.unpack_from(entry)
+    if len(entry) < OVERHEAD_BYTES or crc32c(entry) != _RESIDUE:
+        _check_whole(entry)
+    format_, flags, epoch, _, lsn, timestamp, previous_hash, length = _unpack_header(entry)
+    if format_ != FORMAT or flags or length != len(entry) - OVERHEAD_BYTES:
+        _check_whole(entry)
     if previous is not None and (
         previous_hash != previous.hash
         or lsn != previous.lsn + 1

@@ -240,8 +240,8 @@ def test_leveldb_never_loses_an_entry_in_the_middle(
         shutil.rmtree(copy)
     # "exact": the bit lay in bytes that nobody needs, such as the padding of a table's footer.
     assert seen.count("corrupt") > 40
-    # "short" is an end that is missing: in LevelDB's own log a damaged length that points beyond the
-    # file passes for a torn write. In a table it would be acknowledged entries hidden by an iterator.
+    # "short" is an end that is missing: in LevelDB's own log a damaged length that points beyond
+    # the file passes for a torn write. In a table it would be entries hidden by an iterator.
     assert seen.count("short") <= (0 if tables else 5)
 
 
