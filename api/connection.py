@@ -161,7 +161,6 @@ class Connection:
         "_data",
         "_head_bytes",
         "_head_complete",
-        "_head_spaced",
         "_head_tail",
         "_headers",
         "_keep_alive",
@@ -185,8 +184,6 @@ class Connection:
         self._head_bytes = 0
         self._head_tail = b""
         self._head_complete = False
-        # Whether a value in it may end in white space, which llhttp leaves there. It is rare.
-        self._head_spaced = False
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         # The request in hand, from the end of its head to its answer.
@@ -211,8 +208,9 @@ class Connection:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header line, without the space before its value."""
+        """One header line. llhttp has cut the white space before the value, not that behind it."""
         name = name.lower()
+        value = value.rstrip()
         if name in self._headers:
             value = self._headers[name] + b"," + value
         self._headers[name] = value
@@ -332,8 +330,6 @@ class Connection:
             room = HTTP_HEAD_BYTES_MAX - self._head_bytes
             self._head_bytes += len(part)
             self._at = end
-            if b" \r" in part or b"\t\r" in part or part.startswith(b"\r"):
-                self._head_spaced = True
             try:
                 parser.feed_data(part[:room])
             except httptools.HttpParserUpgrade:
@@ -359,10 +355,6 @@ class Connection:
 
     def _begin_request(self, parser: httptools.HttpRequestParser) -> BadRequest | None:
         headers = self._request_headers = self._headers
-        if self._head_spaced:
-            self._head_spaced = False
-            for name, value in headers.items():
-                headers[name] = value.rstrip(b" \t")
         self._method = parser.get_method()
         self._version = parser.get_http_version()
         if len(headers) > HTTP_HEADERS_MAX:
