@@ -20,6 +20,8 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
+
 from ..errors import Corrupt, WrongFormat
 from ..host.disk import Disk
 from ..host.host import Host, real_host
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = b"millstream data directory 1\n"
 TREE_COPIES = 2
+MEMORY_FLUSH_BYTES = 1024 * 1024
 
 
 @asynccontextmanager
@@ -58,6 +61,9 @@ async def open_node(
     """
     host = host or real_host()
     if path is None:
+        # The twin applies a flush on the loop, so flushes are small.
+        small = min(settings.memtable_bytes, MEMORY_FLUSH_BYTES)
+        settings = msgspec.structs.replace(settings, memtable_bytes=small)
         async with run_node(host, settings, MemoryLogEngine(), MemoryStore()) as node:
             yield node
         return

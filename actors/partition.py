@@ -159,7 +159,9 @@ class PartitionActor:
         self, tree: int, low: bytes, high: bytes | None, reverse: bool = False
     ) -> Iterator[tuple[bytes, Row]]:
         """Committed rows with ``low <= key < high``, for one synchronous slice."""
-        for key, data in self.btree.range(tree, low, high, reverse):
+        btree, version = self.btree, self.btree.version
+        for key, data in btree.unguarded_range(tree, low, high, reverse):
+            assert btree.version == version, "an iterator outlived its synchronous slice"
             try:
                 row = decode_row(key, data)
             except Corrupt:

@@ -20,7 +20,7 @@ from .checks import check_updated_item
 from .commands import Command, Delete, Put, Refused, UpdateItem, Written
 from .indexes import entry_body, entry_key
 from .records import Barrier, Effect, IndexProgress, Record
-from .rows import Row, decode_row, encode_row
+from .rows import Row, decode_row, encode_row, row_size_bytes
 from .totals import Totals
 from .tree.btree import BTree
 
@@ -46,6 +46,7 @@ class TableState:
         "_local",
         "_pending",
         "_region",
+        "_seen",
         "progress",
         "table",
         "totals",
@@ -59,6 +60,9 @@ class TableState:
         self._region = region
         #: Key -> newest proposed row (None: removed) and how many proposals touch the key.
         self._pending: dict[bytes, tuple[Row | None, int]] = {}
+        #: Key -> the stored row that its first pending effect was decided against, so that
+        #: applying it need not look again. Only for keys in ``pending``.
+        self._seen: dict[bytes, bytes | None] = {}
         #: Tree -> what this partition holds of it.
         self.totals = totals
         #: A table is fed by nobody's log.
@@ -93,7 +97,11 @@ class TableState:
         """Decide ``command`` at version ``hlc``, against committed and pending rows."""
         key = command.key
         pending = self._pending.get(key)
-        old = self.get(key) if pending is None else pending[0]
+        if pending is None:
+            data = self._btree.get(self.table.tree, key)
+            old = None if data is None else decode_row(key, data)
+        else:
+            old = pending[0]
         condition = command.condition
         old_item = None
         if old is not None and (
@@ -114,6 +122,8 @@ class TableState:
                     new = self._updated(command, old_item, hlc)
                 except InvalidRequest as error:
                     return Evaluation(error, waits=pending is not None)
+        if pending is None:
+            self._seen[key] = data
         return self._effect(key, old, old_item, new, hlc)
 
     def _updated(self, command: UpdateItem, old_item: Item | None, hlc: int) -> Row | None:
@@ -182,8 +192,10 @@ class TableState:
 
     def _apply_effect(self, effect: Effect) -> None:
         key, row, tree = effect.key, effect.row(), self.table.tree
-        old_data = self._btree.get(tree, key)
-        old = None if old_data is None else decode_row(key, old_data)
+        if key in self._seen:
+            old_data = self._seen.pop(key)
+        else:
+            old_data = self._btree.get(tree, key)
         new_data = None if row is None else encode_row(key, row)
         if new_data is not None:
             self._btree.put(tree, key, new_data)
@@ -191,11 +203,12 @@ class TableState:
             self._btree.delete(tree, key)
         self.totals[tree].replace(
             old_data,
-            0 if old is None else old.size_bytes,
+            0 if old_data is None else row_size_bytes(old_data),
             new_data,
             effect.size_bytes,
         )
         if self._local:
+            old = None if old_data is None else decode_row(key, old_data)
             self._apply_local(key, old, row)
 
     def _apply_local(self, key: bytes, old: Row | None, new: Row | None) -> None:
@@ -216,7 +229,7 @@ class TableState:
 def replace_row(btree: BTree, tree: int, totals: Totals, key: bytes, row: Row | None) -> None:
     """Put ``row`` under ``key`` (None: remove it) and keep ``totals`` in step."""
     old_data = btree.get(tree, key)
-    old_size_bytes = 0 if old_data is None else decode_row(key, old_data).size_bytes
+    old_size_bytes = 0 if old_data is None else row_size_bytes(old_data)
     if row is None:
         if old_data is not None:
             btree.delete(tree, key)

@@ -103,11 +103,21 @@ class BTree:
 
         To be used up or dropped before the next mutation, ``settle`` or await.
         """
+        return self._guard(self.unguarded_range(tree, low, high, reverse), self._version)
+
+    def unguarded_range(
+        self, tree: int, low: bytes, high: bytes | None, reverse: bool = False
+    ) -> Iterator[Row]:
+        """``range`` for a caller that itself asserts at each step that ``version`` stands still."""
         if tree in self._dropped:
             return iter(())
         layers = [self._mutable] if self._lower is None else [self._mutable, self._lower]
-        merged = merged_rows(layers, self._store, tree, low, high, reverse)
-        return self._guard(merged, self._version)
+        return merged_rows(layers, self._store, tree, low, high, reverse)
+
+    @property
+    def version(self) -> int:
+        """Changes with everything that an open iterator must not live through."""
+        return self._version
 
     def _guard(self, rows: Iterator[Row], version: int) -> Iterator[Row]:
         for row in rows:
