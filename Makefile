@@ -2,6 +2,7 @@
 #
 #   make demo     load real data into a database of its own and ask it questions
 #   make test     the tests (ARGS="-k name" to choose)
+#   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
 #   make clean    remove what make made
@@ -16,7 +17,7 @@ DEV_STAMP := .venv/installed-dev
 export MYPYPATH := .types
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all demo test check wheel-test clean
+.PHONY: all demo test sim check wheel-test clean
 .DELETE_ON_ERROR:
 
 all: check test
@@ -26,6 +27,12 @@ demo: $(RUN_STAMP)
 
 test: $(DEV_STAMP)
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+SEED := 1
+WORLDS := 20
+
+sim: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.simulation --seed $(SEED) --worlds $(WORLDS)
 
 check: $(DEV_STAMP) .types/millstream
 	@$(BIN)/ruff check .

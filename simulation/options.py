@@ -1,0 +1,147 @@
+"""What one world is like, drawn from its seed: the swarm.
+
+Worlds that are all alike find the same bugs; each world therefore leaves some things out and
+exaggerates others (Groce et al., "Swarm Testing", ISSTA 2012). ``knobs`` sets the engine's own
+internal sizes for the length of one world, so that chunks, batches and reads end in the middle of
+things with a few dozen items.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import msgspec
+
+from ..actors import flusher, index_builder
+from ..actors import partition as partition_actor
+from ..actors.node import NodeSettings
+from ..storage import partition as partition_machine
+
+#: (module, name of one of its limits) -> values to draw from; the first is the real one's order.
+_KNOBS: dict[str, tuple[ModuleType, tuple[int, ...]]] = {
+    "INDEX_CHUNK_ROWS": (index_builder, (250, 20, 3, 1)),
+    "INDEX_READ_BYTES": (index_builder, (512 * 1024, 2000, 1)),
+    "INDEX_LAG_ENTRIES_MAX": (index_builder, (10_000, 10_000, 20, 3)),
+    "RECOVERY_READ_BYTES": (partition_actor, (1024 * 1024, 1000, 1)),
+    "BATCH_RECORDS_MAX": (partition_machine, (4096, 8, 2, 1)),
+    "DROP_STEP_ROWS": (flusher, (5000, 7)),
+}
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """How often what goes wrong. Rates are probabilities per operation."""
+
+    log_sync_failure: float = 0.0
+    tree_sync_failure: float = 0.0
+    #: Of a call in a thread: usual latency, and how often it takes a hundred times as long.
+    latency_seconds: float = 0.0005
+    slow_call: float = 0.0
+    #: Mean seconds between two things that happen to a node (crash, stop, clock jump).
+    mishap_interval_seconds: float = 1.0
+    crash_weight: float = 0.0
+    bomb_weight: float = 0.0
+    stop_weight: float = 0.0
+    clock_weight: float = 0.0
+    #: How often a crash also happens while the node is being opened, or closed.
+    crash_in_recovery: float = 0.0
+    crash_in_close: float = 0.0
+    #: How often a client gives an operation up in the middle.
+    cancellation: float = 0.0
+
+
+NO_FAULTS = Faults()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """One world."""
+
+    seed: int
+    nodes: int
+    clients: int
+    operations: int
+    log_engine: str
+    segment_bytes: int
+    settings: NodeSettings
+    faults: Faults
+    knobs: dict[str, int]
+    # Tables.
+    has_range: bool
+    local_index: str | None
+    global_index: str | None
+    second_index: str | None
+    partitions: int
+    # Keys and items.
+    hash_keys: int
+    range_keys: int
+    hot: float
+    filler_bytes_max: int
+    think_seconds: float
+    # Workloads.
+    index_changes: bool
+    scratch_table: bool
+
+
+def draw_options(seed: int, rng: random.Random) -> Options:
+    """The world of ``seed``."""
+
+    def sometimes(chance: float, low: float, high: float) -> float:
+        return rng.uniform(low, high) if rng.random() < chance else 0.0
+
+    has_range = rng.random() < 0.6
+    projections = ("ALL", "KEYS_ONLY", "INCLUDE")
+    return Options(
+        seed=seed,
+        nodes=rng.choice((1, 1, 2)),
+        clients=rng.randint(2, 4),
+        operations=rng.randint(15, 45),
+        log_engine=rng.choice(("memory", "memory", "segments")),
+        segment_bytes=rng.choice((4096, 20_000, 1024 * 1024)),
+        settings=NodeSettings(
+            memtable_bytes=rng.choice((1500, 8000, 60_000, 16 * 1024 * 1024)),
+            flush_interval_seconds=rng.choice((0.005, 0.05, 0.5, 5.0)),
+            index_delay_seconds=rng.choice((0.0, 0.0, 0.03)),
+        ),
+        faults=Faults(
+            log_sync_failure=sometimes(0.4, 0.002, 0.05),
+            tree_sync_failure=sometimes(0.4, 0.01, 0.3),
+            latency_seconds=rng.choice((0.0001, 0.0005, 0.003)),
+            slow_call=sometimes(0.5, 0.01, 0.1),
+            mishap_interval_seconds=rng.choice((0.1, 0.3, 1.0)),
+            crash_weight=sometimes(0.8, 0.2, 1.0),
+            bomb_weight=sometimes(0.7, 0.2, 1.0),
+            stop_weight=sometimes(0.5, 0.1, 0.5),
+            clock_weight=sometimes(0.4, 0.1, 0.5),
+            crash_in_recovery=sometimes(0.5, 0.1, 0.5),
+            crash_in_close=sometimes(0.5, 0.1, 0.6),
+            cancellation=sometimes(0.6, 0.02, 0.2),
+        ),
+        knobs={name: rng.choice(values) for name, (_, values) in sorted(_KNOBS.items())},
+        has_range=has_range,
+        local_index=rng.choice(projections) if has_range and rng.random() < 0.5 else None,
+        global_index=rng.choice(projections) if rng.random() < 0.6 else None,
+        second_index=rng.choice(projections) if rng.random() < 0.2 else None,
+        partitions=rng.choice((1, 1, 2, 4)),
+        hash_keys=rng.choice((1, 4, 12)) if has_range else rng.choice((3, 12)),
+        range_keys=rng.choice((1, 4, 8)) if has_range else 1,
+        hot=sometimes(0.5, 0.3, 0.9),
+        filler_bytes_max=rng.choice((0, 0, 60, 2000)),
+        think_seconds=rng.choice((0.002, 0.02, 0.1)),
+        index_changes=rng.random() < 0.6,
+        scratch_table=rng.random() < 0.4,
+    )
+
+
+@contextmanager
+def turned(knobs: dict[str, int]) -> Iterator[None]:
+    """The engine with ``knobs`` set, until the block ends."""
+    before = {name: getattr(_KNOBS[name][0], name) for name in knobs}
+    for name, value in knobs.items():
+        setattr(_KNOBS[name][0], name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(_KNOBS[name][0], name, value)

@@ -1,0 +1,318 @@
+"""Deliberate defects, each a patch of the engine, to prove that the simulation can fail.
+
+Every mutant is a bug that somebody could write. ``seen`` words of what a checker must say are not
+asked for: a defect may show in several ways, and which one comes first depends on the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from millstream.actors.flusher import Flusher
+from millstream.actors.index_builder import IndexBuilder
+from millstream.actors.log_writer import LogWriter
+from millstream.actors.partition import PartitionActor
+from millstream.storage.index_state import IndexState
+from millstream.storage.partition import Partition
+from millstream.storage.records import IndexProgress
+from millstream.storage.table_state import TableState
+from millstream.storage.totals import Totals
+from millstream.storage.tree.btree import BTree
+
+Patch = tuple[type, str, Any]
+MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
+
+
+def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+    MUTANTS[make.__name__] = make
+    return make
+
+
+@contextmanager
+def applied(name: str) -> Iterator[None]:
+    """The engine with one defect, until the block ends."""
+    patches = MUTANTS[name]()
+    before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
+    for owner, attribute, value in patches:
+        setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        for owner, attribute, value in before:
+            setattr(owner, attribute, value)
+
+
+# The write path.
+
+
+@mutant
+def a_reply_is_given_before_the_commit() -> list[Patch]:
+    ready = Partition.ready
+
+    def hasty(self: Partition, now_ms: int) -> Any:
+        append, answers = ready(self, now_ms)
+        if append is not None:
+            assert self._flight is not None
+            answers = answers + self._flight.answers
+            self._flight.answers = []
+        return append, answers
+
+    return [(Partition, "ready", hasty)]
+
+
+@mutant
+def effects_are_applied_before_they_are_durable() -> list[Patch]:
+    ready, committed = Partition.ready, Partition.committed
+
+    def hasty(self: Partition, now_ms: int) -> Any:
+        append, answers = ready(self, now_ms)
+        if append is not None:
+            assert self._flight is not None
+            for record in self._flight.records:
+                self.state.apply(record)
+        return append, answers
+
+    def idle(self: Partition) -> Any:
+        state = self.state
+        apply = type(state).apply
+        type(state).apply = lambda self, record: None
+        try:
+            return committed(self)
+        finally:
+            type(state).apply = apply
+
+    return [(Partition, "ready", hasty), (Partition, "committed", idle)]
+
+
+@mutant
+def pending_rows_are_forgotten() -> list[Patch]:
+    evaluate, applied_ = TableState.evaluate, TableState.applied
+
+    def forgetful(self: TableState, command: Any, hlc: int) -> Any:
+        self._pending.clear()
+        return evaluate(self, command, hlc)
+
+    def lenient(self: TableState, record: Any) -> None:
+        if getattr(record, "key", None) in self._pending:
+            applied_(self, record)
+
+    return [(TableState, "evaluate", forgetful), (TableState, "applied", lenient)]
+
+
+@mutant
+def a_refusal_does_not_wait_for_what_it_read() -> list[Patch]:
+    evaluate = TableState.evaluate
+
+    def hasty(self: TableState, command: Any, hlc: int) -> Any:
+        return msgspec.structs.replace(evaluate(self, command, hlc), waits=False)
+
+    return [(TableState, "evaluate", hasty)]
+
+
+@mutant
+def an_unknown_outcome_is_told_as_success() -> list[Patch]:
+    restart = PartitionActor._restart
+
+    def optimistic(self: PartitionActor, error: Any) -> None:
+        machine = self.machine
+        if machine._flight is not None:
+            for answer in machine._flight.answers:
+                answer.ticket.resolve(answer.result)
+            machine._flight.answers = []
+        restart(self, error)
+
+    return [(PartitionActor, "_restart", optimistic)]
+
+
+# Recovery.
+
+
+@mutant
+def recovery_drops_the_last_entry() -> list[Patch]:
+    recover = PartitionActor._recover
+
+    def careless(self: PartitionActor, *args: Any) -> None:
+        engine: Any = self._engine
+        tail = engine.tail(self.log_id)
+        if tail > engine.first(self.log_id):
+            stored = self._make_machine(None).lsn
+            if tail > stored:
+                engine.truncate(self.log_id, tail - 1)
+        recover(self, *args)
+
+    return [(PartitionActor, "_recover", careless)]
+
+
+@mutant
+def a_failed_append_is_retried_without_rereading_the_log() -> list[Patch]:
+    def careless(self: PartitionActor, error: Any) -> None:
+        # The clients are answered as if the append had worked; nothing looks at the log again.
+        for answer in self.machine.committed():
+            answer.ticket.resolve(answer.result)
+
+    return [(PartitionActor, "_restart", careless)]
+
+
+# Flushing.
+
+
+@mutant
+def the_position_is_stored_before_its_rows() -> list[Patch]:
+    def two_transactions(self: BTree, frozen: Any) -> None:
+        layer = frozen._layer
+        self._store.write({}, layer.meta, ())
+        changes = {
+            tree: [(key, rows.values[key]) for key in rows.keys]
+            for tree, rows in layer.rows.items()
+        }
+        self._store.write(changes, {}, sorted(layer.dropped))
+
+    return [(BTree, "flush", two_transactions)]
+
+
+@mutant
+def the_position_is_ahead_of_its_rows() -> list[Patch]:
+    def short(self: BTree, frozen: Any) -> None:
+        layer = frozen._layer
+        changes = {
+            tree: [(key, rows.values[key]) for key in rows.keys]
+            for tree, rows in layer.rows.items()
+        }
+        if changes:
+            changes[max(changes)].pop()
+        self._store.write(changes, layer.meta, sorted(layer.dropped))
+
+    return [(BTree, "flush", short)]
+
+
+@mutant
+def rows_are_stored_before_their_position() -> list[Patch]:
+    # Replaying effects twice gives the same rows; what it breaks are the totals.
+    def two_transactions(self: BTree, frozen: Any) -> None:
+        layer = frozen._layer
+        changes = {
+            tree: [(key, rows.values[key]) for key in rows.keys]
+            for tree, rows in layer.rows.items()
+        }
+        self._store.write(changes, {}, sorted(layer.dropped))
+        self._store.write({}, layer.meta, ())
+
+    return [(BTree, "flush", two_transactions)]
+
+
+@mutant
+def totals_are_not_kept_when_rows_go() -> list[Patch]:
+    replace = Totals.replace
+
+    def growing(self: Totals, old: Any, old_size: int, new: Any, new_size: int) -> None:
+        if new is not None:
+            replace(self, old, old_size, new, new_size)
+
+    return [(Totals, "replace", growing)]
+
+
+@mutant
+def logs_are_trimmed_under_their_builders() -> list[Patch]:
+    init = Flusher.__init__
+
+    def unheld(self: Flusher, *args: Any) -> None:
+        init(self, *args)
+        self._holds = lambda log_id: None
+
+    return [(Flusher, "__init__", unheld)]
+
+
+# Indexes.
+
+
+@mutant
+def a_builder_skips_an_entry_on_restart() -> list[Patch]:
+    init = IndexBuilder.__init__
+
+    def skipping(self: IndexBuilder, *args: Any) -> None:
+        init(self, *args)
+        progress = self.progress
+        if 0 < progress.lsn < self._base.lsn:
+            self.progress = msgspec.structs.replace(progress, lsn=progress.lsn + 1)
+
+    return [(IndexBuilder, "__init__", skipping)]
+
+
+@mutant
+def a_fill_does_not_skip_what_its_chunks_contain() -> list[Patch]:
+    return [(IndexBuilder, "_contained", lambda self, lsn, key: False)]
+
+
+@mutant
+def a_fill_skips_everything_up_to_its_last_chunk() -> list[Patch]:
+    def greedy(self: IndexBuilder, lsn: int, key: bytes) -> bool:
+        return self.progress.cursor is not None or lsn <= self.progress.chunk_lsn
+
+    return [(IndexBuilder, "_contained", greedy)]
+
+
+@mutant
+def an_index_forgets_its_progress_on_restart() -> list[Patch]:
+    apply = IndexState.apply
+
+    def forgetful(self: IndexState, record: Any) -> None:
+        if isinstance(record, IndexProgress):
+            record = msgspec.structs.replace(record, lsn=max(0, record.lsn - 1))
+        apply(self, record)
+
+    return [(IndexState, "apply", forgetful)]
+
+
+@mutant
+def old_index_keys_are_not_logged() -> list[Patch]:
+    evaluate = TableState.evaluate
+
+    def forgetful(self: TableState, command: Any, hlc: int) -> Any:
+        evaluation = evaluate(self, command, hlc)
+        records = tuple(
+            msgspec.structs.replace(record, old_index_keys=None) for record in evaluation.records
+        )
+        return msgspec.structs.replace(evaluation, records=records)
+
+    return [(TableState, "evaluate", forgetful)]
+
+
+@mutant
+def local_entries_are_never_removed() -> list[Patch]:
+    from millstream.storage import table_state
+
+    apply_local, replace_row = TableState._apply_local, table_state.replace_row
+
+    def keeping(self: TableState, key: bytes, old: Any, new: Any) -> None:
+        table_state.replace_row = lambda btree, tree, totals, key, row: (
+            None if row is None else replace_row(btree, tree, totals, key, row)
+        )
+        try:
+            apply_local(self, key, old, new)
+        finally:
+            table_state.replace_row = replace_row
+
+    return [(TableState, "_apply_local", keeping)]
+
+
+# Signing off.
+
+
+@mutant
+def a_failed_commit_is_taken_for_done() -> list[Patch]:
+    async def blind(self: LogWriter, appends: Any, completions: Any) -> None:
+        from millstream.errors import Ambiguous
+
+        try:
+            results = await self._threads.run(self.engine.commit, appends)
+        except Ambiguous:
+            await self._threads.run(self.engine.reopen)
+            results = [None] * len(appends)
+        for done, result in zip(completions, results, strict=True):
+            done(result)
+
+    return [(LogWriter, "_commit", blind)]

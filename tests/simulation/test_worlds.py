@@ -1,0 +1,78 @@
+"""The worlds of the first seeds hold every promise; and a world that does not says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from millstream.simulation import options as world_options
+from millstream.simulation.__main__ import main
+from millstream.simulation.determinism import Streams
+from millstream.simulation.options import draw_options, turned
+from millstream.simulation.world import Report, SimulationFailed, run_world
+
+from .mutants import applied
+from .seeds import SEEDS
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[Report]:
+    return []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_world(seed: int, reports: list[Report]) -> None:
+    reports.append(run_world(seed))
+
+
+def test_the_worlds_were_eventful(reports: list[Report]) -> None:
+    """Without crashes, unknown outcomes and schema changes nothing above means much."""
+    assert sum(report.crashes for report in reports) > len(reports)
+    assert sum(report.stops for report in reports) > 0
+    assert sum(report.faults for report in reports) > len(reports)
+    assert sum(report.unknown for report in reports) > 0
+    assert sum(report.schema_changes for report in reports) > len(reports)
+    assert sum(report.histories for report in reports) > 10 * len(reports)
+    assert sum(report.histories_too_hard for report in reports) == 0
+    assert sum(report.entries_replayed for report in reports) > 10 * len(reports)
+    assert sum(report.entries_observed for report in reports) > 0
+
+
+def test_worlds_differ() -> None:
+    drawn = [draw_options(seed, Streams(seed).stream("options")) for seed in range(200)]
+    assert {options.log_engine for options in drawn} == {"memory", "segments"}
+    assert {options.nodes for options in drawn} == {1, 2}
+    assert {options.has_range for options in drawn} == {True, False}
+    assert {options.partitions for options in drawn} == {1, 2, 4}
+    assert {options.local_index for options in drawn} == {None, "ALL", "KEYS_ONLY", "INCLUDE"}
+    assert len({options.knobs["INDEX_CHUNK_ROWS"] for options in drawn}) > 2
+
+
+def test_knobs_are_turned_for_one_world_only() -> None:
+    module = world_options._KNOBS["INDEX_CHUNK_ROWS"][0]
+    before = module.INDEX_CHUNK_ROWS
+    with turned({"INDEX_CHUNK_ROWS": 3}):
+        assert module.INDEX_CHUNK_ROWS == 3
+    assert before == module.INDEX_CHUNK_ROWS
+
+
+def test_the_first_value_of_a_knob_is_the_engines_own() -> None:
+    for name, (module, values) in world_options._KNOBS.items():
+        assert getattr(module, name) == values[0]
+
+
+def test_a_run_prints_one_line_a_world_and_a_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", str(SEEDS[0]), "--worlds", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["seed 1", "seed 2", "2 worlds, 0 failed"]
+
+
+def test_a_failure_says_the_seed_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with applied("old_index_keys_are_not_logged"):
+        with pytest.raises(SimulationFailed) as caught:
+            run_world(1)
+        assert main(["--seed", "1", "--worlds", "5"]) == 1
+    assert caught.value.seed == 1
+    said = capsys.readouterr().out
+    assert "seed 1: " in said
+    assert "again: make sim SEED=1 WORLDS=1" in said
+    assert "1 worlds, 1 failed" in said
