@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from botocore.loaders import Loader
 
-from millstream.api.shapes import (
-    OPERATIONS,
+from millstream.api.shape_kinds import (
     AttributeValue,
     Blob,
     Boolean,
@@ -19,6 +18,7 @@ from millstream.api.shapes import (
     Structure,
     Whole,
 )
+from millstream.api.shapes import OPERATIONS
 
 MODEL = Loader().load_service_model("dynamodb", "service-2")
 SHAPES = MODEL["shapes"]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millstream.api.json_types import decode
 from millstream.api.shapes import OPERATIONS
-from millstream.api.validation import check, decode, diagnose, read, table_name_of
+from millstream.api.validation import check, read, table_name_of
 from millstream.errors import InvalidRequest, MalformedRequest, RequestError
 from millstream.limits import REQUEST_ECHO_CHARACTERS_MAX
 
@@ -387,18 +388,7 @@ def test_a_batchs_table_names() -> None:
     check("BatchGetItem", request)
 
 
-# -- The fallback ----------------------------------------------------------------------------------
-
-
-def test_diagnose_tells_what_is_wrong() -> None:
-    with pytest.raises(MalformedRequest, match="NUMBER_VALUE"):
-        diagnose("GetItem", b'{"TableName":1}')
-
-
-def test_diagnose_upholds_a_refusal_that_it_cannot_explain() -> None:
-    with pytest.raises(MalformedRequest):
-        diagnose("ListTables", b"{}")
-
+# -- Anything at all -------------------------------------------------------------------------------
 
 json_values = st.recursive(
     st.none()
