@@ -75,7 +75,7 @@ def _plan(
     start = request.exclusive_start_key
     if start is not None:
         check_start_key_count(table, index, start, START_INVALID)
-        check_start_key(schema, start)
+        check_start_key(schema.hash, start)
     assert compiled.key_condition is not None, "checked by _compile"
     wanted = compiled.key_condition.resolve(
         [attribute.name for attribute in schema.hash],
@@ -86,6 +86,7 @@ def _plan(
     _refuse_empty(schema, index, wanted)
     low, high = key_interval(schema, wanted)
     if start is not None:
+        check_start_key(schema.range, start)
         check_start_table_key(table, index, start)
         _check_start_wanted(schema, wanted, start, start_key(table, index, start))
     check_scalar(table, compiled.projection)

@@ -55,7 +55,7 @@ def _plan(request: ScanRequest, table: Table, compiled: Compiled) -> Plan:
         message = START_MISMATCH if index is None else START_INVALID
         check_start_key_count(table, index, start, message)
         if index is not None:
-            check_start_key(index.key, start)
+            check_start_key(index.key.attributes(), start)
     low, high = _segment(request)
     plan = Plan(
         table,

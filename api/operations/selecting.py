@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...errors import InvalidRequest
 from ...expressions import Condition, Projection
 from ...model.keys import check_index_key, check_key
-from ...model.schema import GlobalIndex, KeySchema, LocalIndex, Status, Table
+from ...model.schema import GlobalIndex, KeyAttribute, LocalIndex, Status, Table
 from ...model.values import Item, check_value
 from ...storage.indexes import entry_key
 from ..requests import PageRequest
@@ -87,9 +87,9 @@ def check_start_key_count(
         raise InvalidRequest(message)
 
 
-def check_start_key(schema: KeySchema, start: Item) -> None:
-    """Check the attributes of the key that is read by: the index's, or the table's in a Query."""
-    for attribute in schema.attributes():
+def check_start_key(attributes: tuple[KeyAttribute, ...], start: Item) -> None:
+    """Check attributes of the key that is read by: the index's, or the table's in a Query."""
+    for attribute in attributes:
         value = start.get(attribute.name)
         if value is None:
             raise InvalidRequest(START_INVALID)
