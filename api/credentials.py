@@ -44,8 +44,6 @@ class Credential(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Credential(profile={self.profile!r}, access_key={self.access_key!r})"
 
-    __str__ = __repr__
-
 
 class Credentials:
     """The profiles of a file by access key. An access key is there once."""
