@@ -330,3 +330,38 @@ def test_real_files_are_refused_when_gone(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     with pytest.raises(Corrupt):
         SegmentsLogEngine(RealDisk(), str(tmp_path / "log"), create=False)
+
+
+def test_behind_a_torn_new_segment_the_one_before_is_the_last(segments: Segments) -> None:
+    # A crash while a segment was begun leaves a file without a checkpoint; it holds nothing.
+    number = int(segments.names[-1].removesuffix(".segment"), 16) + 1
+    torn = f"{number:016x}.segment"
+    assert segments.check(segments.names[0], segments.files[segments.names[0]]) == "exact"
+    segments.files[torn] = bytes(SEGMENT_BYTES)
+    assert segments.check(torn, bytes(SEGMENT_BYTES)) == "exact"
+    # It does not make the segment before it a closed one, whose end nobody questions.
+    name = segments.names[-1]
+    second = segments.files[name].index(b"mSlG", 1)
+    assert segments.check(name, flipped(segments.files[name], 8 * second)) == "corrupt"
+
+
+def test_leveldb_that_hides_a_log_is_corrupt(tmp_path: Path, make_writer: Any) -> None:
+    leveldb_files(tmp_path / "db", make_writer, tables=False)
+    import plyvel
+
+    database = plyvel.DB(str(tmp_path / "db"))
+    database.delete(b"mb")
+    database.close()
+    with pytest.raises(Corrupt):
+        LevelDbLogEngine(str(tmp_path / "db"), create=False)
+
+
+def test_leveldb_that_hides_a_tail_is_corrupt(tmp_path: Path, make_writer: Any) -> None:
+    # The block with the last entries of "a" is unreadable; a reverse iterator skips it in silence.
+    leveldb_files(tmp_path / "db", make_writer, tables=True)
+    (file,) = [each for each in (tmp_path / "db").iterdir() if each.suffix == ".ldb"]
+    data = file.read_bytes()
+    at = data.index(b"59 payload")
+    file.write_bytes(flipped(data, 8 * at))
+    with pytest.raises(Corrupt):
+        LevelDbLogEngine(str(tmp_path / "db"), create=False)
