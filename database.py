@@ -30,7 +30,7 @@ from .actors.data_directory import open_node
 from .actors.node import NodeSettings
 from .actors.tables import Tables
 from .api.calls import Caller
-from .api.operations import batches, items, queries
+from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
 from .errors import InvalidRequest
 from .limits import BATCH_GET_KEYS_MAX, BATCH_WRITE_REQUESTS_MAX
@@ -189,7 +189,7 @@ class Table:
         request = _expressions(index, filter, projection, names=names, values=values)
         if segment is not None:
             request["Segment"], request["TotalSegments"] = segment
-        async for item in self._pages(queries.scan, request, filter, limit):
+        async for item in self._pages(scans.scan, request, filter, limit):
             yield item
 
     async def put_many(self, items: Iterable[Plain]) -> None:

@@ -115,10 +115,13 @@ INDEX_CHUNK_ROWS = 250
 INDEX_CHUNK_BYTES = 512 * 1024
 INDEX_READ_BYTES = 512 * 1024
 INDEX_LAG_ENTRIES_MAX = 10_000
+# A builder or a schema change that met a passing fault asks again (S: longer than a reopening).
+INDEX_RETRY_SECONDS = 0.05
+SCHEMA_RETRY_SECONDS = 0.05
 
 # The flusher (S: a dropped tree goes in steps of about 10 ms; a full disk is asked again at ease).
 DROP_STEP_ROWS = 5_000
-FLUSH_RETRY_SECONDS = 1.0
+STORAGE_RETRY_SECONDS = 1.0
 
 # Slices of a long read between two checkpoints (S: about 2 ms each; a row costs about 1 us when its
 # bytes are only passed on and 10 us with 1 KB decoded, filtered and projected).

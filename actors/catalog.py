@@ -80,12 +80,15 @@ class Catalog:
             tables.append(table)
         return tables
 
-    async def allocate_trees(self, count: int) -> range:
-        """``count`` tree numbers that were never used before."""
+    def take_trees(self, count: int) -> range:
+        """``count`` tree numbers never used before; to be kept by ``save_sequence`` before use."""
         first = self._next_tree
         self._next_tree += count
-        await self._put(_SEQUENCE_KEY, {"next": {"N": str(self._next_tree)}})
         return range(first, first + count)
+
+    async def save_sequence(self) -> None:
+        """Make durable which tree numbers are taken."""
+        await self._put(_SEQUENCE_KEY, {"next": {"N": str(self._next_tree)}})
 
     async def save(self, table: Table) -> None:
         """Make ``table`` what the catalog says; durable when this returns."""

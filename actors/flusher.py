@@ -15,7 +15,7 @@ import trio
 
 from ..errors import StorageError
 from ..host.threads import Threads
-from ..limits import DROP_STEP_ROWS, FLUSH_RETRY_SECONDS
+from ..limits import DROP_STEP_ROWS, STORAGE_RETRY_SECONDS
 from ..storage.partition import encode_position
 from ..storage.tree.btree import BTree
 from .log_writer import LogWriter
@@ -85,7 +85,7 @@ class Flusher:
                 await self.flush()
             except StorageError as error:
                 logger.error("the tree could not be written: %s; trying again", error)
-                await trio.sleep(FLUSH_RETRY_SECONDS)
+                await trio.sleep(STORAGE_RETRY_SECONDS)
 
     async def flush(self) -> None:
         """Bring everything committed so far into the tree, synced; then trim the logs."""

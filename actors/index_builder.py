@@ -21,12 +21,13 @@ from collections.abc import Callable
 
 import trio
 
-from ..errors import OutcomeUnknown, Throttled
+from ..errors import Ambiguous, OutcomeUnknown, Throttled
 from ..limits import (
     INDEX_CHUNK_BYTES,
     INDEX_CHUNK_ROWS,
     INDEX_LAG_ENTRIES_MAX,
     INDEX_READ_BYTES,
+    INDEX_RETRY_SECONDS,
 )
 from ..model.keys import hash_prefix, successor
 from ..model.schema import GlobalIndex, Partition, Table
@@ -104,7 +105,12 @@ class IndexBuilder:
     async def _follow(self, until: int) -> None:
         """Carry over the base log up to LSN ``until``."""
         while self.progress.lsn < until:
-            entries = self._base.read_log(self.progress.lsn + 1, INDEX_READ_BYTES)
+            try:
+                entries = self._base.read_log(self.progress.lsn + 1, INDEX_READ_BYTES)
+            except Ambiguous:
+                # The log is being reopened after a doubtful sync.
+                await trio.sleep(INDEX_RETRY_SECONDS)
+                continue
             assert entries, "the log is held for its builders"
             effects: list[tuple[int, IndexEffect]] = []
             lsn = self.progress.lsn
@@ -197,7 +203,7 @@ class IndexBuilder:
                 await self._target.write(batch)
             except (Throttled, OutcomeUnknown):
                 # The same batch again: the target takes what it does not hold yet.
-                await trio.sleep(0.05)
+                await trio.sleep(INDEX_RETRY_SECONDS)
             else:
                 self.progress = batch.progress
                 self._growth.unpark_all()

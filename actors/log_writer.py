@@ -14,8 +14,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ..errors import Ambiguous, StorageError
+import trio
+
+from ..errors import Ambiguous, Corrupt, StorageError, WrongFormat
 from ..host.threads import Threads
+from ..limits import STORAGE_RETRY_SECONDS
 from ..storage.log.interface import Append, LogEngine
 from .mailbox import Mailbox, Reply
 
@@ -74,18 +77,32 @@ class LogWriter:
         try:
             results = await self._threads.run(self.engine.commit, appends)
         except Ambiguous as error:
-            logger.error("a log commit has an unknown outcome: %s; reopening the log", error)
-            await self._threads.run(self.engine.reopen)
+            await self._reopen(error)
             results = [error] * len(appends)
         self.rounds += 1
         self.entries += len(appends)
         for done, result in zip(completions, results, strict=True):
             done(result)
 
+    async def _reopen(self, error: Ambiguous) -> None:
+        """Find out what is there. A disk that fails is asked again; damage stops the node."""
+        logger.error("a change of the log has an unknown outcome: %s; reopening the log", error)
+        while True:
+            try:
+                await self._threads.run(self.engine.reopen)
+                return
+            except (Corrupt, WrongFormat):
+                raise
+            except StorageError as failure:
+                logger.error("the log cannot be reopened: %s; trying again", failure)
+                await trio.sleep(STORAGE_RETRY_SECONDS)
+
     async def _change(self, change: Callable[[], object], reply: Reply) -> None:
         try:
             await self._threads.run(change)
         except StorageError as error:
+            if isinstance(error, Ambiguous):
+                await self._reopen(error)
             reply.fail(error)
         else:
             reply.resolve(None)

@@ -9,15 +9,20 @@ nothing: the log is the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
 import trio
 
 from ..errors import Corrupt, StorageError
 from ..host.host import Host
-from ..limits import CLOSE_SECONDS_MAX, HEAL_STEP_SECONDS, HEAL_WATCH_SECONDS
+from ..limits import (
+    CLOSE_SECONDS_MAX,
+    HEAL_STEP_SECONDS,
+    HEAL_WATCH_SECONDS,
+    STORAGE_RETRY_SECONDS,
+)
 from ..model.schema import GlobalIndex, Table
 from ..model.schema import Partition as PartitionRange
 from ..model.versions import HybridClock
@@ -31,7 +36,7 @@ from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
 from ..storage.tree.mirrored_store import MirroredStore
 from .catalog import CATALOG_LOG, CATALOG_TABLE, Catalog
-from .flusher import Flusher, position_key
+from .flusher import POSITION_PREFIX, Flusher, position_key
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .partition import PartitionActor
@@ -94,7 +99,7 @@ class Node:
                 raise Corrupt("the log of the catalog is gone")
             await self.log_writer.change(lambda: engine.create(CATALOG_LOG, 1))
         self._catalog_actor = self._make_actor(
-            CATALOG_TABLE.partitions[0], CATALOG_TABLE, None
+            CATALOG_TABLE.partitions[0], lambda: CATALOG_TABLE, None
         )
         nursery.start_soon(self._catalog_actor.run)
         await self._catalog_actor.serving.wait()
@@ -111,7 +116,7 @@ class Node:
             self.settings.index_delay_seconds,
         )
         tables = catalog.load()
-        self._drop_orphan_trees(tables)
+        self._drop_orphans(tables)
         await self._changes.resume(tables)
         self.tables = Tables(self._changes, self.host.clock, self.settings.region)
         nursery.start_soon(self.flusher.run)
@@ -133,7 +138,12 @@ class Node:
                 logger.error("healing the log's copies: %s", error)
             await trio.sleep(HEAL_STEP_SECONDS if left else HEAL_WATCH_SECONDS)
 
-    def _drop_orphan_trees(self, tables: list[Table]) -> None:
+    def _drop_orphans(self, tables: list[Table]) -> None:
+        """Remove trees and positions that a crash has left behind a removed table or index."""
+        logs = {CATALOG_LOG, *(log_id for table in tables for log_id in table.log_ids())}
+        for key, _ in self.btree.meta_range(POSITION_PREFIX):
+            if key.removeprefix(POSITION_PREFIX).decode() not in logs:
+                self.btree.set_meta(key, None)
         known = {CATALOG_TABLE.tree, *(tree for table in tables for tree in table.trees())}
         for tree in self.btree.trees():
             if tree not in known:
@@ -144,14 +154,19 @@ class Node:
         await self._changes.close()
         await self._catalog_actor.close()
         while self.btree.frozen is not None or self._dirty():
-            await self.flusher.flush()
+            try:
+                await self.flusher.flush()
+            except StorageError as error:
+                # The log holds everything, so closing may end without it.
+                logger.error("the tree could not be written while closing: %s", error)
+                await trio.sleep(STORAGE_RETRY_SECONDS)
 
     def _dirty(self) -> bool:
         return any(actor.machine.dirty for actor in self._partitions())
 
     def index_builders(self) -> Iterator[IndexBuilder]:
         """Every index builder, to wait until indexes have caught up."""
-        return self._changes.builders()
+        yield from self._changes.builders
 
     # What the actors need.
 
@@ -171,9 +186,12 @@ class Node:
         return _as_uuid(self.host.entropy.token_bytes(16))
 
     def _make_actor(
-        self, partition: PartitionRange, table: Table, index: GlobalIndex | None
+        self, partition: PartitionRange, table: Callable[[], Table], index: GlobalIndex | None
     ) -> PartitionActor:
-        """The actor of one partition, recovered from its stored position and its log."""
+        """The actor of one partition, recovered from its stored position and its log.
+
+        ``table`` gives the schema as the catalog has it whenever the machine is built anew.
+        """
 
         def make_machine(position: Position | None) -> Partition:
             if position is None:
@@ -183,7 +201,7 @@ class Node:
             held = {tree: Totals(*total) for tree, total in totals.items()}
             state: TableState | IndexState
             if index is None:
-                state = TableState(table, self.btree, 0, held)
+                state = TableState(table(), self.btree, 0, held)
             else:
                 progress = {} if position is None else dict(position.progress)
                 state = IndexState(index, self.btree, held, progress)
@@ -236,11 +254,26 @@ async def run_node(
             store.close()
             stopped.set()
 
-    async with trio.open_nursery() as outer:
-        await outer.start(keep)
-        try:
-            yield node
-        finally:
-            stop.set()
-            with trio.CancelScope(shield=True):
-                await stopped.wait()
+    with _lone_errors_unwrapped():
+        async with trio.open_nursery() as outer:
+            await outer.start(keep)
+            try:
+                yield node
+            finally:
+                stop.set()
+                with trio.CancelScope(shield=True):
+                    await stopped.wait()
+
+
+@contextmanager
+def _lone_errors_unwrapped() -> Iterator[None]:
+    """Raise an error that nurseries have wrapped alone in groups as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, BaseExceptionGroup):
+            raise
+        raise error from error.__cause__

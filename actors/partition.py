@@ -261,7 +261,10 @@ class PartitionActor:
     # The actor's own task.
 
     def _recover(self, position: Position | None) -> None:
-        """Build the machine from ``position`` (None: as stored) and the log beyond it."""
+        """Build the machine from ``position`` (None: as stored) and the log beyond it.
+
+        ``make_machine`` gives it the schema that the catalog has now.
+        """
         machine = self._make_machine(position)
         tail = self._engine.tail(self.log_id)
         if tail < machine.lsn:

@@ -1,7 +1,9 @@
 """Makes, changes and removes tables: what follows from each commit of the catalog.
 
-The catalog's commit decides; what it implies is then carried out step by step, each step harmless
-if done twice, and a start after a crash takes up whatever the catalog says is unfinished.
+The catalog's commit decides; what it implies is then carried out step by step. Every step is
+harmless if done twice, so a step that meets a passing fault is simply repeated, and a start after a
+crash takes up whatever the catalog says is unfinished. The commit itself belongs to the same task:
+a client that is cancelled abandons its reply, never the work.
 
 ===========  =============================================================================
 status       what is still to do
@@ -16,12 +18,21 @@ DELETING     stop everything, remove logs and trees; then the row itself
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import trio
 
-from ..errors import ResourceInUse, StorageError, Unavailable
+from ..errors import (
+    Corrupt,
+    OutcomeUnknown,
+    ResourceInUse,
+    StorageError,
+    Throttled,
+    Unavailable,
+    WrongFormat,
+)
+from ..limits import SCHEMA_RETRY_SECONDS
 from ..model.schema import (
     GlobalIndex,
     LocalIndex,
@@ -37,22 +48,19 @@ from .catalog import CATALOG_LOG, Catalog
 from .flusher import position_key
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
+from .mailbox import Reply
 from .partition import PartitionActor
 from .tables import Span, TableRef
+from .tasks import Tasks
 
 logger = logging.getLogger(__name__)
 
-StartPartition = Callable[[Partition, Table, GlobalIndex | None], PartitionActor]
+MakeActor = Callable[[Partition, Callable[[], Table], GlobalIndex | None], PartitionActor]
 
-
-class _Running:
-    """A partition or builder in the nursery, and the scope that stops it."""
-
-    __slots__ = ("scope", "stopped")
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.stopped = trio.Event()
+# Names of tasks: what they are, then whose.
+_STEPS = "steps "
+_BUILDER = "builder "
+_PARTITION = "partition "
 
 
 class SchemaChanges:
@@ -62,7 +70,7 @@ class SchemaChanges:
         self,
         catalog: Catalog,
         log_writer: LogWriter,
-        make_actor: StartPartition,
+        make_actor: MakeActor,
         nursery: trio.Nursery,
         new_id: Callable[[], str],
         now_ms: Callable[[], int],
@@ -73,7 +81,7 @@ class SchemaChanges:
         self._catalog = catalog
         self._log_writer = log_writer
         self._make_actor = make_actor
-        self._nursery = nursery
+        self._tasks = Tasks(nursery)
         self._new_id = new_id
         self._now_ms = now_ms
         self._note_commit = note_commit
@@ -84,7 +92,6 @@ class SchemaChanges:
         #: Those who wait for a table to change its status.
         self.moved = trio.lowlevel.ParkingLot()
         self._actors: dict[str, PartitionActor] = {}
-        self._running: dict[str, _Running] = {}
         #: (base log, index log) -> builder.
         self._builders: dict[tuple[str, str], IndexBuilder] = {}
 
@@ -94,6 +101,11 @@ class SchemaChanges:
     def actors(self) -> Iterable[PartitionActor]:
         """Every partition that runs."""
         return self._actors.values()
+
+    @property
+    def builders(self) -> Iterable[IndexBuilder]:
+        """Every index builder that runs."""
+        return self._builders.values()
 
     def hold(self, log_id: str) -> int | None:
         """The lowest LSN of a log that some builder still has to read; None without builders."""
@@ -110,61 +122,140 @@ class SchemaChanges:
         await self._remove_orphans(tables)
         for table in tables:
             ref = self.refs[table.namespace, table.name]
-            if table.status is Status.CREATING:
-                self._nursery.start_soon(self._finish_create, ref)
-            elif table.status is Status.DELETING:
-                self._nursery.start_soon(self._finish_delete, ref)
-            else:
-                await self._serve(ref)
-                if table.status is Status.UPDATING:
-                    self._nursery.start_soon(self._finish_change, ref)
+            if table.status in (Status.ACTIVE, Status.UPDATING):
+                self._serve(ref)
+            if table.status is not Status.ACTIVE:
+                self._tasks.start(_STEPS + table.table_id, self._carry_out, ref)
         # Claims of all partitions share their syncs: wait only now.
         for actor in self._actors.values():
             await actor.serving.wait()
 
     async def close(self) -> None:
-        """Stop builders, then partitions, each after what it has under way."""
-        for key in list(self._running):
-            if "|" in key:
-                await self._stop(key)
+        """Stop schema changes and builders, then partitions, each after what is under way."""
+        await self._tasks.stop_all(_STEPS)
+        await self._tasks.stop_all(_BUILDER)
         async with trio.open_nursery() as nursery:
             for actor in self._actors.values():
                 nursery.start_soon(actor.close)
 
     async def _remove_orphans(self, tables: list[Table]) -> None:
-        known = {log_id for table in tables for log_id in table.log_ids()}
-        engine = self._log_writer.engine
-        orphans = [
-            log_id for log_id in engine.list() if log_id not in known and log_id != CATALOG_LOG
-        ]
-
-        def delete() -> None:
-            for log_id in orphans:
-                engine.delete(log_id)
-
+        known = {CATALOG_LOG, *(log_id for table in tables for log_id in table.log_ids())}
+        orphans = [log_id for log_id in self._log_writer.engine.list() if log_id not in known]
         if orphans:
             logger.info("removing %d logs that belong to no table", len(orphans))
-            await self._log_writer.change(delete)
+            await self._delete_logs(orphans)
 
-    # Making.
+    # What is asked: decide, commit, answer; then carry out.
 
     async def create(self, new: NewTable) -> Table:
         """Commit a new table as CREATING and begin to make it."""
         key = (new.namespace, new.name)
-        placeholder = self._design(new, range(1, 2 + len(new.local_indexes + new.global_indexes)))
-        ref = self.refs[key] = TableRef(placeholder)
-        try:
-            count = 1 + len(new.local_indexes) + len(new.global_indexes)
-            trees = await self._catalog.allocate_trees(count)
-            table = self._design(new, trees)
-            await self._catalog.save(table)
-        except BaseException:
-            if self.refs.get(key) is ref:
-                del self.refs[key]
-            raise
+        assert key not in self.refs
+        count = 1 + len(new.local_indexes) + len(new.global_indexes)
+        table = self._design(new, self._catalog.take_trees(count))
         ref = self.refs[key] = TableRef(table)
-        self._nursery.start_soon(self._finish_create, ref)
-        return table
+        return await self._decide(ref, table)
+
+    async def change(self, ref: TableRef, change: TableChange) -> Table:
+        """Commit a change of a table that is ACTIVE, and begin to carry it out."""
+        if ref.table.status is not Status.ACTIVE:
+            raise ResourceInUse(
+                "Attempt to change a resource which is still in use: Table is being"
+                f" {ref.table.status.value.lower()}: {ref.table.name}"
+            )
+        wanted = change.table
+        fields: dict[str, object] = {}
+        if change.create_index is not None:
+            tree = self._catalog.take_trees(1)[0]
+            index = self._design_index(change.create_index, tree, len(wanted.partitions), True)
+            fields["global_indexes"] = (*wanted.global_indexes, index)
+        elif change.delete_index is not None:
+            fields["global_indexes"] = tuple(
+                msgspec.structs.replace(index, status=Status.DELETING)
+                if index.name == change.delete_index
+                else index
+                for index in wanted.global_indexes
+            )
+        if fields:
+            fields["status"] = Status.UPDATING
+        version = ref.table.schema_version + 1
+        return await self._decide(
+            ref, msgspec.structs.replace(wanted, **fields, schema_version=version)
+        )
+
+    async def delete(self, ref: TableRef) -> Table:
+        """Commit that a table is DELETING, and begin to remove it."""
+        return await self._decide(ref, msgspec.structs.replace(ref.table, status=Status.DELETING))
+
+    async def _decide(self, ref: TableRef, table: Table) -> Table:
+        """Have ``table`` committed and carried out by a task of the node's; return it committed.
+
+        The new status is seen at once, so that nobody else begins a change meanwhile.
+        """
+        task = _STEPS + table.table_id
+        if task in self._tasks:
+            raise ResourceInUse(
+                "Attempt to change a resource which is still in use: Table is being updated:"
+                f" {table.name}"
+            )
+        before, ref.table = ref.table, table
+        reply = Reply()
+        self._tasks.start(task, self._commit_and_carry_out, ref, before, reply)
+        committed: Table = await reply.wait()
+        return committed
+
+    async def _commit_and_carry_out(self, ref: TableRef, before: Table, reply: Reply) -> None:
+        table = ref.table
+        try:
+            await self._persist(self._catalog.save_sequence)
+            await self._persist(lambda: self._catalog.save(table))
+        except Unavailable as error:
+            # The node is stopping. What the catalog says then is what the next start sees.
+            ref.table = before
+            reply.fail(error)
+            return
+        reply.resolve(table)
+        self.moved.unpark_all()
+        await self._carry_out(ref)
+
+    async def _persist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step that may be done twice until its outcome is known to be success.
+
+        Raises Unavailable if the node is stopping, and whatever tells of damage.
+        """
+        while True:
+            try:
+                await step()
+                return
+            except (Corrupt, WrongFormat):
+                raise
+            except (StorageError, OutcomeUnknown, Throttled) as error:
+                logger.warning("a schema change meets a fault and tries again: %s", error)
+                await trio.sleep(SCHEMA_RETRY_SECONDS)
+
+    async def _carry_out(self, ref: TableRef) -> None:
+        """Do what the table's status leaves to do."""
+        finish = {
+            Status.CREATING: self._finish_create,
+            Status.UPDATING: self._finish_change,
+            Status.DELETING: self._finish_delete,
+        }.get(ref.table.status)
+        if finish is None:
+            return
+        try:
+            await self._persist(lambda: finish(ref))
+        except Unavailable:
+            logger.info("table %s: the change goes on at the next start", ref.table.name)
+        except (Corrupt, WrongFormat) as error:
+            logger.critical("table %s: the change cannot go on: %s", ref.table.name, error)
+
+    async def _commit(self, ref: TableRef, **fields: object) -> None:
+        table = msgspec.structs.replace(ref.table, **fields)
+        await self._catalog.save(table)
+        ref.table = table
+        self.moved.unpark_all()
+
+    # Designing.
 
     def _design(self, new: NewTable, trees: Iterable[int]) -> Table:
         tree = iter(trees)
@@ -184,7 +275,7 @@ class SchemaChanges:
                 for index in new.local_indexes
             ),
             global_indexes=tuple(
-                self._design_index(index, next(tree), count, Status.CREATING, False)
+                self._design_index(index, next(tree), count, False)
                 for index in new.global_indexes
             ),
             billing_mode=new.billing_mode,
@@ -197,11 +288,8 @@ class SchemaChanges:
             tags=new.tags,
         )
 
-    def _partitions(self, count: int) -> tuple[Partition, ...]:
-        return tuple(Partition(self._new_id(), low, last) for low, last in hash_ranges(count))
-
     def _design_index(
-        self, index: NewIndex, tree: int, count: int, status: Status, backfilling: bool
+        self, index: NewIndex, tree: int, count: int, backfilling: bool
     ) -> GlobalIndex:
         return GlobalIndex(
             index.name,
@@ -209,16 +297,21 @@ class SchemaChanges:
             index.projection,
             tree,
             self._partitions(count),
-            status,
+            Status.CREATING,
             backfilling,
             index.throughput,
             index.unit_limits,
             index.warm_units,
         )
 
+    def _partitions(self, count: int) -> tuple[Partition, ...]:
+        return tuple(Partition(self._new_id(), low, last) for low, last in hash_ranges(count))
+
+    # Steps. Each may be done twice.
+
     async def _finish_create(self, ref: TableRef) -> None:
         await self._make_logs(ref.table.log_ids())
-        await self._serve(ref)
+        self._serve(ref)
         for log_id in ref.table.log_ids():
             await self._actors[log_id].serving.wait()
         indexes = tuple(
@@ -226,6 +319,64 @@ class SchemaChanges:
             for index in ref.table.global_indexes
         )
         await self._commit(ref, status=Status.ACTIVE, global_indexes=indexes)
+
+    async def _finish_change(self, ref: TableRef) -> None:
+        filled = False
+        for index in ref.table.global_indexes:
+            if index.status is Status.CREATING:
+                await self._fill_index(ref, index)
+                filled = True
+            elif index.status is Status.DELETING:
+                await self._remove_index(ref, index)
+        if not filled:
+            await self._barrier(ref)
+        indexes = tuple(
+            msgspec.structs.replace(index, status=Status.ACTIVE, backfilling=False)
+            for index in ref.table.global_indexes
+            if index.status is not Status.DELETING
+        )
+        await self._commit(ref, status=Status.ACTIVE, global_indexes=indexes)
+
+    async def _fill_index(self, ref: TableRef, index: GlobalIndex) -> None:
+        await self._make_logs(partition.log_id for partition in index.partitions)
+        self._serve(ref)
+        for partition in index.partitions:
+            await self._actors[partition.log_id].serving.wait()
+        lsns = await self._barrier(ref)
+        builders = []
+        for base in ref.table.partitions:
+            for target in index.partitions:
+                builder = self._builder(ref, index.name, base, target)
+                await builder.begin(lsns[base.log_id])
+                self._start_builder(base, target)
+                builders.append(builder)
+        for builder in builders:
+            await builder.filled.wait()
+
+    async def _barrier(self, ref: TableRef) -> dict[str, int]:
+        """Have every partition follow the current schema; each one's LSN from where it does."""
+        return {
+            partition.log_id: await self._actors[partition.log_id].barrier(ref.table)
+            for partition in ref.table.partitions
+        }
+
+    async def _remove_index(self, ref: TableRef, index: GlobalIndex) -> None:
+        await self._stop_builders(ref.table, index)
+        for base in ref.table.partitions:
+            self._actors[base.log_id].throttled_by.discard(index.name)
+        self._serve(ref)
+        log_ids = [partition.log_id for partition in index.partitions]
+        await self._remove_storage(log_ids, [index.tree])
+
+    async def _finish_delete(self, ref: TableRef) -> None:
+        table = ref.table
+        ref.attach(None, {})
+        for index in table.global_indexes:
+            await self._stop_builders(table, index)
+        await self._remove_storage(list(table.log_ids()), list(table.trees()))
+        await self._catalog.remove(table)
+        del self.refs[table.namespace, table.name]
+        self.moved.unpark_all()
 
     async def _make_logs(self, log_ids: Iterable[str]) -> None:
         engine = self._log_writer.engine
@@ -239,188 +390,22 @@ class SchemaChanges:
 
         await self._log_writer.change(create)
 
-    async def _serve(self, ref: TableRef) -> None:
-        """Start whatever of the table's partitions and builders does not run yet."""
-        table = ref.table
-        span = self._start_span(table, None, table.partitions)
-        indexes: dict[str, tuple[Span, int]] = {}
-        for index in table.global_indexes:
-            if index.status is Status.DELETING or (
-                index.backfilling and not self._has_logs(index)
-            ):
-                continue
-            indexes[index.name] = (self._start_span(table, index, index.partitions), index.tree)
-        ref.attach(span, indexes)
-        for index in table.global_indexes:
-            if index.name in indexes and not index.backfilling:
-                for base in table.partitions:
-                    for target in index.partitions:
-                        if (base.log_id, target.log_id) not in self._builders:
-                            self._make_builder(ref, index.name, base, target)
-                            self._nursery.start_soon(
-                                self._run_builder, (base.log_id, target.log_id)
-                            )
-
-    def _has_logs(self, index: GlobalIndex) -> bool:
-        existing = set(self._log_writer.engine.list())
-        return all(partition.log_id in existing for partition in index.partitions)
-
-    def _start_span(
-        self, table: Table, index: GlobalIndex | None, partitions: tuple[Partition, ...]
-    ) -> Span:
-        actors = []
-        for partition in partitions:
-            actor = self._actors.get(partition.log_id)
-            if actor is None:
-                actor = self._make_actor(partition, table, index)
-                self._actors[partition.log_id] = actor
-                self._nursery.start_soon(self._run_partition, actor, self._track(actor.log_id))
-            actors.append(actor)
-        return Span(actors, [partition.low for partition in partitions])
-
-    def _make_builder(
-        self, ref: TableRef, index_name: str, base: Partition, target: Partition
-    ) -> IndexBuilder:
-        builder = IndexBuilder(
-            lambda: ref.table,
-            index_name,
-            self._actors[base.log_id],
-            self._actors[target.log_id],
-            target,
-            self._index_delay_seconds,
-        )
-        self._builders[base.log_id, target.log_id] = builder
-        return builder
-
-    # Changing.
-
-    async def change(self, ref: TableRef, change: TableChange) -> Table:
-        """Commit a change of a table that is ACTIVE, and begin to carry it out."""
-        if ref.table.status is not Status.ACTIVE:
-            raise ResourceInUse(
-                "Attempt to change a resource which is still in use: Table is being"
-                f" {ref.table.status.value.lower()}: {ref.table.name}"
-            )
-        wanted = change.table
-        version = ref.table.schema_version
-        fields: dict[str, object] = {}
-        if change.create_index is not None:
-            trees = await self._catalog.allocate_trees(1)
-            if ref.table.schema_version != version or ref.table.status is not Status.ACTIVE:
-                raise ResourceInUse(
-                    "Attempt to change a resource which is still in use: Table is being"
-                    f" updated: {ref.table.name}"
-                )
-            index = self._design_index(
-                change.create_index, trees[0], len(wanted.partitions), Status.CREATING, True
-            )
-            fields["global_indexes"] = (*wanted.global_indexes, index)
-        elif change.delete_index is not None:
-            fields["global_indexes"] = tuple(
-                msgspec.structs.replace(index, status=Status.DELETING)
-                if index.name == change.delete_index
-                else index
-                for index in wanted.global_indexes
-            )
-        if fields:
-            fields["status"] = Status.UPDATING
-        table = msgspec.structs.replace(wanted, **fields, schema_version=version + 1)
-        before = ref.table
-        ref.table = table
-        try:
-            await self._catalog.save(table)
-        except Unavailable:
-            ref.table = before
-            raise
-        if table.status is Status.UPDATING:
-            self._nursery.start_soon(self._finish_change, ref)
-        return table
-
-    async def _finish_change(self, ref: TableRef) -> None:
-        for index in ref.table.global_indexes:
-            if index.status is Status.CREATING:
-                await self._fill_index(ref, index)
-            elif index.status is Status.DELETING:
-                await self._remove_index(ref, index)
-        barrier = [index for index in ref.table.global_indexes if index.status is Status.CREATING]
-        if not barrier:
-            await self._barrier(ref)
-        indexes = tuple(
-            msgspec.structs.replace(index, status=Status.ACTIVE, backfilling=False)
-            for index in ref.table.global_indexes
-            if index.status is not Status.DELETING
-        )
-        await self._commit(ref, status=Status.ACTIVE, global_indexes=indexes)
-
-    async def _barrier(self, ref: TableRef) -> dict[str, int]:
-        """Have every partition follow the current schema; each one's LSN from where it does."""
-        return {
-            partition.log_id: await self._actors[partition.log_id].barrier(ref.table)
-            for partition in ref.table.partitions
-        }
-
-    async def _fill_index(self, ref: TableRef, index: GlobalIndex) -> None:
-        await self._make_logs(partition.log_id for partition in index.partitions)
-        await self._serve(ref)
-        for partition in index.partitions:
-            await self._actors[partition.log_id].serving.wait()
-        pairs = [
-            (base, target) for base in ref.table.partitions for target in index.partitions
-        ]
-        builders = [self._make_builder(ref, index.name, base, target) for base, target in pairs]
-        lsns = await self._barrier(ref)
-        for (base, target), builder in zip(pairs, builders, strict=True):
-            await builder.begin(lsns[base.log_id])
-            self._nursery.start_soon(self._run_builder, (base.log_id, target.log_id))
-        for builder in builders:
-            await builder.filled.wait()
-
-    async def _remove_index(self, ref: TableRef, index: GlobalIndex) -> None:
-        for base in ref.table.partitions:
-            for target in index.partitions:
-                await self._stop(f"{base.log_id}|{target.log_id}")
-                self._builders.pop((base.log_id, target.log_id), None)
-        for base in ref.table.partitions:
-            self._actors[base.log_id].throttled_by.discard(index.name)
-        await self._serve(ref)
-        log_ids = [partition.log_id for partition in index.partitions]
-        await self._remove_storage(log_ids, [index.tree])
-
-    # Removing.
-
-    async def delete(self, ref: TableRef) -> Table:
-        """Commit that a table is DELETING, and begin to remove it."""
-        await self._commit(ref, status=Status.DELETING)
-        self._nursery.start_soon(self._finish_delete, ref)
-        return ref.table
-
-    async def _finish_delete(self, ref: TableRef) -> None:
-        table = ref.table
-        ref.attach(None, {})
-        for base in table.partitions:
-            for index in table.global_indexes:
-                for target in index.partitions:
-                    await self._stop(f"{base.log_id}|{target.log_id}")
-                    self._builders.pop((base.log_id, target.log_id), None)
-        await self._remove_storage(list(table.log_ids()), list(table.trees()))
-        await self._catalog.remove(table)
-        del self.refs[table.namespace, table.name]
-        self.moved.unpark_all()
-
     async def _remove_storage(self, log_ids: list[str], trees: list[int]) -> None:
         for log_id in log_ids:
-            actor = self._actors.get(log_id)
+            actor = self._actors.pop(log_id, None)
             if actor is not None:
                 actor.refuse(Unavailable("The table is being removed"))
-            await self._stop(log_id)
-            self._actors.pop(log_id, None)
+                await self._tasks.stop(_PARTITION + log_id)
         btree = self._catalog.btree
-        engine = self._log_writer.engine
         for tree in trees:
             btree.drop_tree(tree)
         for log_id in log_ids:
             btree.set_meta(position_key(log_id), None)
         self._note_commit()
+        await self._delete_logs(log_ids)
+
+    async def _delete_logs(self, log_ids: list[str]) -> None:
+        engine = self._log_writer.engine
 
         def delete() -> None:
             for log_id in log_ids:
@@ -430,46 +415,90 @@ class SchemaChanges:
 
     # What runs.
 
-    async def _commit(self, ref: TableRef, **fields: object) -> None:
-        table = msgspec.structs.replace(ref.table, **fields)
-        await self._catalog.save(table)
-        ref.table = table
-        self.moved.unpark_all()
+    def _serve(self, ref: TableRef) -> None:
+        """Start whatever of the table's partitions and builders does not run yet."""
+        table = ref.table
+        span = self._start_span(ref, None, table.partitions)
+        indexes: dict[str, tuple[Span, int]] = {}
+        for index in table.global_indexes:
+            if index.status is Status.DELETING or not self._has_logs(index):
+                continue
+            indexes[index.name] = (self._start_span(ref, index, index.partitions), index.tree)
+        ref.attach(span, indexes)
+        for index in table.global_indexes:
+            # One that is being filled gets its builders when it has a barrier to begin at.
+            if index.name in indexes and not index.backfilling:
+                for base in table.partitions:
+                    for target in index.partitions:
+                        self._builder(ref, index.name, base, target)
+                        self._start_builder(base, target)
 
-    def _track(self, key: str) -> _Running:
-        running = self._running[key] = _Running()
-        return running
+    def _has_logs(self, index: GlobalIndex) -> bool:
+        if not index.backfilling:
+            return True
+        existing = set(self._log_writer.engine.list())
+        return all(partition.log_id in existing for partition in index.partitions)
 
-    async def _stop(self, key: str) -> None:
-        running = self._running.get(key)
-        if running is not None:
-            running.scope.cancel()
-            await running.stopped.wait()
+    def _start_span(
+        self, ref: TableRef, index: GlobalIndex | None, partitions: tuple[Partition, ...]
+    ) -> Span:
+        actors = []
+        for partition in partitions:
+            actor = self._actors.get(partition.log_id)
+            if actor is None:
+                actor = self._make_actor(partition, lambda: ref.table, index)
+                self._actors[partition.log_id] = actor
+                self._tasks.start(_PARTITION + actor.log_id, self._run_partition, actor)
+            actors.append(actor)
+        return Span(actors, [partition.low for partition in partitions])
 
-    async def _run_partition(self, actor: PartitionActor, running: _Running) -> None:
+    def _builder(
+        self, ref: TableRef, index_name: str, base: Partition, target: Partition
+    ) -> IndexBuilder:
+        """The builder for this pair of partitions, made if there is none."""
+        pair = (base.log_id, target.log_id)
+        if pair not in self._builders:
+            self._builders[pair] = IndexBuilder(
+                lambda: ref.table,
+                index_name,
+                self._actors[base.log_id],
+                self._actors[target.log_id],
+                target,
+                self._index_delay_seconds,
+            )
+        return self._builders[pair]
+
+    def _start_builder(self, base: Partition, target: Partition) -> None:
+        name = _builder_task(base, target)
+        if name not in self._tasks:
+            builder = self._builders[base.log_id, target.log_id]
+            self._tasks.start(name, self._run_builder, builder, base, target)
+
+    async def _stop_builders(self, table: Table, index: GlobalIndex) -> None:
+        for base in table.partitions:
+            for target in index.partitions:
+                await self._tasks.stop(_builder_task(base, target))
+                self._builders.pop((base.log_id, target.log_id), None)
+
+    async def _run_partition(self, actor: PartitionActor) -> None:
         try:
-            with running.scope:
-                await actor.run()
+            await actor.run()
         except StorageError as error:
             logger.critical("log %s is not served any more: %s", actor.log_id, error)
             actor.refuse(Unavailable("The partition is damaged and is not served"))
-        finally:
-            running.stopped.set()
-            self._running.pop(actor.log_id, None)
 
-    async def _run_builder(self, pair: tuple[str, str]) -> None:
-        key = "|".join(pair)
-        running = self._track(key)
+    async def _run_builder(
+        self, builder: IndexBuilder, base: Partition, target: Partition
+    ) -> None:
         try:
-            with running.scope:
-                await self._builders[pair].run()
+            await builder.run()
+        except Unavailable:
+            logger.info("the index builder from log %s has ended with the node", base.log_id)
         except StorageError as error:
-            logger.critical("the index builder of log %s has stopped: %s", pair[0], error)
-            self._actors[pair[0]].throttled_by.add(pair[1])
-        finally:
-            running.stopped.set()
-            self._running.pop(key, None)
+            # The index would fall behind without a word: rather no writes than wrong answers.
+            logger.critical("the index builder of log %s has stopped: %s", base.log_id, error)
+            self._actors[base.log_id].throttled_by.add(target.log_id)
 
-    def builders(self) -> Iterator[IndexBuilder]:
-        """Every builder, for statistics and for waiting until indexes have caught up."""
-        yield from self._builders.values()
+
+def _builder_task(base: Partition, target: Partition) -> str:
+    return f"{_BUILDER}{base.log_id} {target.log_id}"

@@ -192,7 +192,8 @@ class Partition:
         link = self._link
         return Position(
             lsn=self.lsn,
-            epoch=self.epoch,
+            # Not the term that has begun: its Claim may never have become durable.
+            epoch=0 if link is None else link.epoch,
             timestamp=0 if link is None else link.timestamp,
             hash=ZERO_HASH if link is None else link.hash,
             totals={tree: totals.as_tuple() for tree, totals in self.state.totals.items()},

@@ -231,3 +231,31 @@ async def test_a_damaged_row_without_a_copy_is_an_error_not_an_answer(tmp_path: 
         assert found is not None
         with pytest.raises(Corrupt):
             found.get(put(found, pk="a").key)
+
+
+async def test_a_client_that_leaves_does_not_stop_a_schema_change(node: Node) -> None:
+    ref = await make_table(node)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await node.tables.change(TableChange(ref.table, create_index=index("g", "a")))
+    ref = await until_active(node)
+    assert [entry.name for entry in ref.table.global_indexes] == ["g"]
+
+
+async def test_two_changes_at_once_are_refused(node: Node) -> None:
+    ref = await make_table(node)
+    refused = 0
+
+    async def tag(name: str) -> None:
+        nonlocal refused
+        try:
+            tagged = msgspec.structs.replace(ref.table, tags={name: name})
+            await node.tables.change(TableChange(tagged))
+        except ResourceInUse:
+            refused += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tag, "a")
+        nursery.start_soon(tag, "b")
+    assert refused == 1
+    assert len(ref.table.tags) == 1
