@@ -15,12 +15,16 @@ from collections.abc import Collection
 from ..errors import InvalidRequest
 from ..limits import ITEM_SIZE_BYTES_MAX
 from ..model.keys import check_index_keys, check_item_keys
-from ..model.schema import Table
+from ..model.schema import GlobalIndex, LocalIndex, Table
 from ..model.values import Item, item_size_bytes
 from .indexes import entry_key, primary_key, projected
 
 ITEM_TOO_LARGE = "Item size has exceeded the maximum allowed size"
 UPDATE_TOO_LARGE = "Item size to update has exceeded the maximum allowed size"
+# Of a type that only the item decides; DynamoDB words one that the request shows differently.
+_UNSUPPORTED_TYPE = (
+    "The update expression attempted to update the secondary index key to unsupported type"
+)
 
 
 def check_new_item(table: Table, item: Item) -> int:
@@ -47,9 +51,15 @@ def check_updated_item(table: Table, item: Item, updated: Collection[str]) -> in
 
     ``updated`` are the top-level attributes that the update changes: index keys that it did not
     touch may be older than the index and are left alone. The table's own key cannot have changed.
-    Raises InvalidRequest. (What UpdateItem charges besides the outcome, ``Update.charge_bytes``, is
-    a figure of the request and checked at the edge.)
+    Raises InvalidRequest. What the request alone decides is checked at the edge: the types of
+    literal index keys, and what UpdateItem charges besides the outcome (``Update.charge_bytes``).
     """
+    indexes: list[LocalIndex | GlobalIndex] = [*table.local_indexes, *table.global_indexes]
+    for index in indexes:
+        for attribute in index.key.attributes():
+            value = item.get(attribute.name)
+            if value is not None and attribute.kind not in value and attribute.name in updated:
+                raise InvalidRequest(_UNSUPPORTED_TYPE)
     check_index_keys(item, table, updated)
     size_bytes = item_size_bytes(item)
     if _stored_bytes(table, item, size_bytes) > ITEM_SIZE_BYTES_MAX:

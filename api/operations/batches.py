@@ -27,7 +27,15 @@ from ...storage.commands import Command, Delete, Put
 from ..calls import Caller
 from ..requests import BatchGetItemRequest, BatchWrite, BatchWriteItemRequest, KeysAndAttributes
 from .consumed import add_write, collection_metrics
-from .inputs import check_scalar, find_table, item_key, projection_of, reader, tree_key
+from .inputs import (
+    check_scalar,
+    find_table,
+    item_key,
+    projection_of,
+    reader,
+    refuse_idle_placeholders,
+    tree_key,
+)
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -97,6 +105,9 @@ def _check_gets(requested: dict[str, KeysAndAttributes]) -> dict[str, Projection
     )
     projections: dict[str, Projection | None] = {}
     for name, part in requested.items():
+        refuse_idle_placeholders(
+            part.expression_attribute_names, None, {}, part.projection_expression
+        )
         projections[name] = projection_of(part)
         seen: set[bytes] = set()
         for key in part.keys:

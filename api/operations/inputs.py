@@ -128,6 +128,26 @@ def compile_request(
     )
 
 
+def refuse_idle_placeholders(
+    names: Mapping[str, str] | None,
+    values: Mapping[str, Any] | None,
+    able: Mapping[str, str | None],
+    projection: str | None = None,
+) -> None:
+    """Refuse placeholders that no expression of the request could use.
+
+    ``able`` are the operation's expressions that can hold values, in DynamoDB's order; a projection
+    has only names. DynamoDB says this before it looks at any value; everything else about
+    placeholders is ``compile_request``'s. Raises InvalidRequest.
+    """
+    if names is None and values is None:
+        return
+    if all(text is None for text in able.values()) and (values is not None or projection is None):
+        compile_expressions(
+            projection=projection, names=names, values=values, value_expressions=tuple(able)
+        )
+
+
 def projection_of(request: GetItemRequest | KeysAndAttributes) -> Projection | None:
     """The projection of a read of single items, legacy or not; None for whole items."""
     if request.attributes_to_get is not None:

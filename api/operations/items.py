@@ -45,6 +45,7 @@ from .inputs import (
     plain,
     projection_of,
     reader,
+    refuse_idle_placeholders,
     tree_key,
 )
 
@@ -71,6 +72,9 @@ async def get_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
             {"ProjectionExpression": request.projection_expression},
             {"AttributesToGet": request.attributes_to_get},
         )
+    refuse_idle_placeholders(
+        request.expression_attribute_names, None, {}, request.projection_expression
+    )
     check_item(request.key)
     projection = projection_of(request)
     ref = find_table(tables, caller, request.table_name)
@@ -99,7 +103,7 @@ async def get_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
 async def put_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """PutItem: replace the whole item, if the condition holds."""
     request = _read_put(body)
-    _check_not_mixed(request)
+    _check_parameters(request)
     item = request.item
     size_bytes = check_item(item)
     if request.return_values not in (None, "NONE", "ALL_OLD"):
@@ -125,7 +129,7 @@ async def put_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
 async def delete_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """DeleteItem: remove the item, if the condition holds; nothing to remove is success."""
     request = _read_delete(body)
-    _check_not_mixed(request)
+    _check_parameters(request)
     check_item(request.key)
     if request.return_values not in (None, "NONE", "ALL_OLD"):
         raise InvalidRequest(_ONLY_OLD)
@@ -151,6 +155,14 @@ async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
             "ConditionalOperator": request.conditional_operator,
         },
     )
+    refuse_idle_placeholders(
+        request.expression_attribute_names,
+        request.expression_attribute_values,
+        {
+            "UpdateExpression": request.update_expression,
+            "ConditionExpression": request.condition_expression,
+        },
+    )
     check_item(request.key)
     legacy = None
     if request.attribute_updates is not None:
@@ -173,12 +185,18 @@ async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     return await _write(tables, ref, request, command, request.key, update)
 
 
-def _check_not_mixed(request: WriteRequest) -> None:
+def _check_parameters(request: WriteRequest) -> None:
+    """Which parameters of a put or a delete go together."""
     if request.expected is not None or request.conditional_operator is not None:
         check_not_mixed(
             {"ConditionExpression": request.condition_expression},
             {"Expected": request.expected, "ConditionalOperator": request.conditional_operator},
         )
+    refuse_idle_placeholders(
+        request.expression_attribute_names,
+        request.expression_attribute_values,
+        {"ConditionExpression": request.condition_expression},
+    )
 
 
 def _compile(

@@ -25,7 +25,14 @@ from ...model.schema import GlobalIndex, KeyAttribute, KeySchema, LocalIndex, Ta
 from ...model.values import AttributeValue, Item
 from ..calls import Caller
 from ..requests import QueryRequest
-from .inputs import check_scalar, compile_request, find_table, plain, reader
+from .inputs import (
+    check_scalar,
+    compile_request,
+    find_table,
+    plain,
+    reader,
+    refuse_idle_placeholders,
+)
 from .pages import Plan, serve_page
 from .selecting import (
     START_INVALID,
@@ -142,6 +149,16 @@ def _compile(request: QueryRequest) -> tuple[Compiled, Condition | None]:
                 "KeyConditions": request.key_conditions,
             },
         )
+    refuse_idle_placeholders(
+        request.expression_attribute_names,
+        request.expression_attribute_values,
+        {
+            "FilterExpression": request.filter_expression,
+            "KeyConditionExpression": request.key_condition_expression,
+        },
+        request.projection_expression,
+    )
+    if has_legacy:
         legacy_keep = legacy_filter(plain(request.query_filter), request.conditional_operator)
         if request.attributes_to_get is not None:
             legacy_shape = legacy_projection(request.attributes_to_get)

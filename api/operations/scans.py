@@ -14,7 +14,14 @@ from ...model.keys import hash_prefix
 from ...model.schema import HASH_SPACE_END, Table
 from ..calls import Caller
 from ..requests import ScanRequest
-from .inputs import check_scalar, compile_request, find_table, plain, reader
+from .inputs import (
+    check_scalar,
+    compile_request,
+    find_table,
+    plain,
+    reader,
+    refuse_idle_placeholders,
+)
 from .pages import Plan, serve_page
 from .selecting import (
     START_INVALID,
@@ -91,11 +98,12 @@ def _compile(request: ScanRequest) -> Compiled:
     Everything that DynamoDB checks before it looks for the table.
     """
     legacy_keep = legacy_shape = None
-    if (
+    has_legacy = (
         request.attributes_to_get is not None
         or request.scan_filter is not None
         or request.conditional_operator is not None
-    ):
+    )
+    if has_legacy:
         check_not_mixed(
             {
                 "ProjectionExpression": request.projection_expression,
@@ -107,6 +115,13 @@ def _compile(request: ScanRequest) -> Compiled:
                 "ConditionalOperator": request.conditional_operator,
             },
         )
+    refuse_idle_placeholders(
+        request.expression_attribute_names,
+        request.expression_attribute_values,
+        {"FilterExpression": request.filter_expression},
+        request.projection_expression,
+    )
+    if has_legacy:
         if request.attributes_to_get is not None:
             legacy_shape = legacy_projection(request.attributes_to_get)
         legacy_keep = legacy_filter(plain(request.scan_filter), request.conditional_operator)

@@ -228,7 +228,9 @@ def test_index_keys_are_checked_before_and_after_an_update(db: Any) -> None:
         "UpdateItem", **ask, UpdateExpression="SET gk = :v", ExpressionAttributeValues=values
     )
     assert len(db.tables.refs["rich"].commands) == seen  # The partition was not asked.
-    assert message == db.refused("UpdateItem", **ask, UpdateExpression="SET gk = n")
+    assert db.refused("UpdateItem", **ask, UpdateExpression="SET gk = n") == (
+        "The update expression attempted to update the secondary index key to unsupported type"
+    )
 
 
 def test_put_refuses_a_bad_index_key(db: Any) -> None:
@@ -274,7 +276,17 @@ def test_unused_and_idle_placeholders_are_refused(db: Any) -> None:
         "ExpressionAttributeValues can only be specified when using expressions: "
         "ConditionExpression is null"
     )
-    assert db.refused("GetItem", TableName="plain", Key=KEY, ExpressionAttributeNames={"#a": "a"})
+    idle = "ExpressionAttributeNames can only be specified when using expressions"
+    names = {"ExpressionAttributeNames": {"#a": "a"}}
+    # Told before any value is looked at, and for a Query before anything legacy.
+    bad = {"pk": {"S": "a"}, "bad": {"SS": []}}
+    assert db.refused("PutItem", TableName="plain", Item=bad, **names) == idle
+    assert db.refused("GetItem", TableName="plain", Key=KEY, **names) == idle
+    twice = {"TableName": "plain", "AttributesToGet": ["a", "a"]}
+    assert db.refused("Query", KeyConditions={}, **twice, **names) == idle
+    assert db.refused("Scan", **twice, **names) == idle
+    keys = {"Keys": [KEY], "AttributesToGet": ["a", "a"], **names}
+    assert db.refused("BatchGetItem", RequestItems={"plain": keys}) == idle
     assert db.refused(
         "PutItem",
         **ask,
