@@ -43,6 +43,13 @@ def make_writer() -> type[Writer]:
     return Writer
 
 
+@pytest.fixture(autouse=True)
+def leveldb_is_there_or_the_test_is_skipped(request: pytest.FixtureRequest) -> None:
+    """A test or case with LevelDB in its name needs plyvel, which has no wheel everywhere."""
+    if "leveldb" in request.node.name:
+        pytest.importorskip("plyvel")
+
+
 OpenEngine = Callable[[Path], LogEngine]
 ENGINES: dict[str, OpenEngine] = {
     "memory": lambda path: MemoryLogEngine(),
@@ -64,8 +71,6 @@ ENGINES: dict[str, OpenEngine] = {
 
 @pytest.fixture(params=sorted(ENGINES))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogEngine]:
-    if request.param == "leveldb":
-        pytest.importorskip("plyvel", reason="no wheel of LevelDB for this machine")
     opened = ENGINES[request.param](tmp_path)
     yield opened
     opened.close()

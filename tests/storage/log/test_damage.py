@@ -324,7 +324,7 @@ def test_leveldb_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         LevelDbLogEngine(str(tmp_path / "db"), create=False)
 
 
-def test_real_files_are_refused_when_gone(tmp_path: Path) -> None:
+def test_files_of_leveldb_and_segments_are_refused_when_gone(tmp_path: Path) -> None:
     with pytest.raises(Corrupt):
         LevelDbLogEngine(str(tmp_path / "nothing"), create=False)
     (tmp_path / "log").mkdir()

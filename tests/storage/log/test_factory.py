@@ -73,7 +73,7 @@ def test_plyvel_missing_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
         LevelDbLogEngine(str(tmp_path / "db"), create=True)
 
 
-def test_a_second_opener_of_a_database_is_told(tmp_path: Path) -> None:
+def test_a_second_opener_of_a_leveldb_is_told(tmp_path: Path) -> None:
     engine = LevelDbLogEngine(str(tmp_path / "db"), create=True)
     with pytest.raises(DirectoryInUse):
         LevelDbLogEngine(str(tmp_path / "db"), create=True)
