@@ -21,6 +21,7 @@ from .indexes import entry_key, primary_key, projected
 
 ITEM_TOO_LARGE = "Item size has exceeded the maximum allowed size"
 UPDATE_TOO_LARGE = "Item size to update has exceeded the maximum allowed size"
+_KEY_MISMATCH = "The provided key element does not match the schema"
 # Of a type that only the item decides; DynamoDB words one that the request shows differently.
 _UNSUPPORTED_TYPE = (
     "The update expression attempted to update the secondary index key to unsupported type"
@@ -40,6 +41,8 @@ def check_new_item(table: Table, item: Item) -> int:
 
 def check_put_item(table: Table, item: Item, size_bytes: int, *, batch: bool = False) -> None:
     """``check_new_item`` for an item whose size is known; ``batch`` has BatchWriteItem's words."""
+    if batch and any(name not in item for name in table.key.names()):
+        raise InvalidRequest(_KEY_MISMATCH)
     check_item_keys(item, table.key, batch=batch)
     check_index_keys(item, table)
     if _stored_bytes(table, item, size_bytes) > ITEM_SIZE_BYTES_MAX:

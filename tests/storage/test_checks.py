@@ -57,6 +57,11 @@ def test_a_missing_key_attribute_is_named() -> None:
         check_new_item(table(), {"pk": {"S": "p"}})
 
 
+def test_a_batch_words_a_missing_key_as_a_mismatch() -> None:
+    with pytest.raises(InvalidRequest, match=r"^The provided key element does not match the schema"):
+        check_put_item(table(), {"pk": {"S": "p"}}, 10, batch=True)
+
+
 def test_a_batch_words_a_mistyped_key_as_a_mismatch() -> None:
     item = thing(sk={"N": "1"})
     with pytest.raises(InvalidRequest, match="Type mismatch for key sk expected: S actual: N"):
