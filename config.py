@@ -23,7 +23,7 @@ import msgspec
 
 from .errors import ConfigurationError
 from .limits import (
-    CONNECTIONS_MAX,
+    CONNECTIONS_SETTING_MAX,
     LOG_DIRECTORIES_MAX,
     MEMTABLE_BYTES_MAX,
     MEMTABLE_BYTES_MIN,
@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_engine: str = "auto"
     log_dirs: tuple[str, ...] = ()
     partitions_per_table: int = 1
-    memtable_bytes: int = 64 * 1024 * 1024
+    memtable_bytes: int = 16 * 1024 * 1024
     max_connections: int = 1024
     log_level: str = "info"
 
@@ -216,7 +216,7 @@ SETTINGS: tuple[Setting, ...] = (
         "committed writes kept in memory before they go to the tree",
     ),
     Setting(
-        "max_connections", "COUNT", _whole(1, CONNECTIONS_MAX),
+        "max_connections", "COUNT", _whole(1, CONNECTIONS_SETTING_MAX),
         "connections served at a time",
     ),
     Setting("log_level", "LEVEL", _one_of(LOG_LEVELS), "debug, info, warning or error"),

@@ -56,7 +56,7 @@ PARTITIONS_PER_TABLE_MAX = 256
 LOG_DIRECTORIES_MAX = 7
 MEMTABLE_BYTES_MIN = 1024 * 1024
 MEMTABLE_BYTES_MAX = 4 * 1024 * 1024 * 1024
-CONNECTIONS_MAX = 65_535
+CONNECTIONS_SETTING_MAX = 65_535
 
 # HTTP (D: 16 MB is DynamoDB's largest request; S: everything else).
 REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024 + 64 * 1024
@@ -118,6 +118,8 @@ INDEX_LAG_ENTRIES_MAX = 10_000
 # A builder or a schema change that met a passing fault asks again (S: longer than a reopening).
 INDEX_RETRY_SECONDS = 0.05
 SCHEMA_RETRY_SECONDS = 0.05
+# How long an answer to CreateTable or DeleteTable waits for the work to be done.
+SCHEMA_GRACE_SECONDS = 1.0
 
 # The flusher (S: a dropped tree goes in steps of about 10 ms; a full disk is asked again at ease).
 DROP_STEP_ROWS = 5_000

@@ -15,6 +15,7 @@ import trio
 
 from ..errors import ResourceInUse, ResourceNotFound
 from ..host.clock import Clock
+from ..limits import SCHEMA_GRACE_SECONDS
 from ..model.schema import NewTable, Status, Table, TableChange
 from ..storage.commands import Command, Refused, Written
 from ..storage.rows import Row
@@ -23,6 +24,8 @@ from .partition import PartitionActor
 if TYPE_CHECKING:
     from .schema_changes import SchemaChanges
 
+#: The account in ARNs: the one of AWS's own examples, which nobody has.
+ACCOUNT = "123456789012"
 NOT_FOUND = "Requested resource not found"
 
 
@@ -189,7 +192,7 @@ class Tables:
     """The tables of one node, by namespace and name."""
 
     def __init__(
-        self, changes: SchemaChanges, clock: Clock, region: str, account: str = "000000000000"
+        self, changes: SchemaChanges, clock: Clock, region: str, account: str = ACCOUNT
     ) -> None:
         self._changes = changes
         self._clock = clock
@@ -206,10 +209,17 @@ class Tables:
         return sorted(found, key=str.encode)
 
     async def create(self, new: NewTable) -> Table:
-        """Begin to make a table; returns it as CREATING. Raises ResourceInUse if it exists."""
+        """Begin to make a table; returns it as CREATING. Raises ResourceInUse if it exists.
+
+        Nearly always the table is ACTIVE by the time that this returns: SDKs' waiters look at
+        once, and then not again for twenty seconds. ``delete`` is alike.
+        """
         if (new.namespace, new.name) in self._changes.refs:
             raise ResourceInUse(f"Table already exists: {new.name}")
-        return await self._changes.create(new)
+        table = await self._changes.create(new)
+        with trio.move_on_after(SCHEMA_GRACE_SECONDS):
+            await self.wait_active(new.namespace, new.name)
+        return table
 
     async def change(self, change: TableChange) -> Table:
         """Begin to change a table; returns it as the catalog now has it.
@@ -247,7 +257,10 @@ class Tables:
                 f"Attempt to change a resource which is still in use: Table is being {state}:"
                 f" {name}"
             )
-        return await self._changes.delete(ref)
+        table = await self._changes.delete(ref)
+        with trio.move_on_after(SCHEMA_GRACE_SECONDS):
+            await self.wait_gone(namespace, name)
+        return table
 
     async def wait_active(self, namespace: str, name: str) -> None:
         """Return when a table is ACTIVE. Raises ResourceNotFound if there is none, or no more."""

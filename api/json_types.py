@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import MalformedRequest
+from ..errors import InvalidRequest, MalformedRequest
 from ..limits import REQUEST_NESTING_MAX
 from .shape_kinds import (
     INTEGER_MAX,
@@ -59,15 +59,19 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def read_structure(shape: Structure, value: dict[str, Any]) -> None:
-    """Check the members of ``value`` and drop nulls and what ``shape`` does not know.
+    """Check the members of ``value`` and drop nulls.
 
     Raises:
         MalformedRequest: a member has the wrong JSON type.
+        InvalidRequest: a member is none of ``shape``'s. AWS passes those over; here it would be a
+            wish that is accepted and ignored (a slip of the pen, a feature newer than this).
     """
     for name in list(value):
         member = shape.members.get(name)
-        if member is None or value[name] is None:
+        if value[name] is None:
             del value[name]
+        elif member is None:
+            raise InvalidRequest(f"The request has an unknown member: {name[:64]!r}")
         else:
             value[name] = _read(member, value[name], "member")
 

@@ -47,14 +47,18 @@ AttributesToGet = Annotated[list[str], Meta(min_length=1)]
 Limit = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 
-class LegacyCondition(msgspec.Struct, rename="pascal", omit_defaults=True):
+class _Members(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
+    """DynamoDB's spelling, and no member that is not DynamoDB's."""
+
+
+class LegacyCondition(_Members, omit_defaults=True):
     """One entry of KeyConditions, QueryFilter or ScanFilter."""
 
     comparison_operator: Comparison
     attribute_value_list: list[Any] | None = None
 
 
-class LegacyExpected(msgspec.Struct, rename="pascal", omit_defaults=True):
+class LegacyExpected(_Members, omit_defaults=True):
     """One entry of Expected."""
 
     value: Any = None
@@ -63,14 +67,14 @@ class LegacyExpected(msgspec.Struct, rename="pascal", omit_defaults=True):
     attribute_value_list: list[Any] | None = None
 
 
-class LegacyUpdate(msgspec.Struct, rename="pascal", omit_defaults=True):
+class LegacyUpdate(_Members, omit_defaults=True):
     """One entry of AttributeUpdates."""
 
     value: Any = None
     action: Literal["ADD", "PUT", "DELETE"] | None = None
 
 
-class GetItemRequest(msgspec.Struct, rename="pascal"):
+class GetItemRequest(_Members):
     table_name: str
     key: Values
     consistent_read: bool | None = None
@@ -80,7 +84,7 @@ class GetItemRequest(msgspec.Struct, rename="pascal"):
     return_consumed_capacity: Capacity | None = None
 
 
-class WriteRequest(msgspec.Struct, rename="pascal", kw_only=True):
+class WriteRequest(_Members, kw_only=True):
     """What PutItem, UpdateItem and DeleteItem have in common."""
 
     table_name: str
@@ -95,21 +99,21 @@ class WriteRequest(msgspec.Struct, rename="pascal", kw_only=True):
     conditional_operator: Operator | None = None
 
 
-class PutItemRequest(WriteRequest, rename="pascal", kw_only=True):
+class PutItemRequest(WriteRequest, rename="pascal", forbid_unknown_fields=True, kw_only=True):
     item: Values
 
 
-class DeleteItemRequest(WriteRequest, rename="pascal", kw_only=True):
+class DeleteItemRequest(WriteRequest, rename="pascal", forbid_unknown_fields=True, kw_only=True):
     key: Values
 
 
-class UpdateItemRequest(WriteRequest, rename="pascal", kw_only=True):
+class UpdateItemRequest(WriteRequest, rename="pascal", forbid_unknown_fields=True, kw_only=True):
     key: Values
     update_expression: str | None = None
     attribute_updates: dict[str, LegacyUpdate] | None = None
 
 
-class PageRequest(msgspec.Struct, rename="pascal", kw_only=True):
+class PageRequest(_Members, kw_only=True):
     """What Query and Scan have in common."""
 
     table_name: str
@@ -127,20 +131,20 @@ class PageRequest(msgspec.Struct, rename="pascal", kw_only=True):
     return_consumed_capacity: Capacity | None = None
 
 
-class QueryRequest(PageRequest, rename="pascal", kw_only=True):
+class QueryRequest(PageRequest, rename="pascal", forbid_unknown_fields=True, kw_only=True):
     key_condition_expression: str | None = None
     key_conditions: dict[str, LegacyCondition] | None = None
     query_filter: dict[str, LegacyCondition] | None = None
     scan_index_forward: bool | None = None
 
 
-class ScanRequest(PageRequest, rename="pascal", kw_only=True):
+class ScanRequest(PageRequest, rename="pascal", forbid_unknown_fields=True, kw_only=True):
     scan_filter: dict[str, LegacyCondition] | None = None
     segment: Annotated[int, Meta(ge=0, lt=SCAN_SEGMENTS_MAX)] | None = None
     total_segments: Annotated[int, Meta(ge=1, le=SCAN_SEGMENTS_MAX)] | None = None
 
 
-class KeysAndAttributes(msgspec.Struct, rename="pascal", omit_defaults=True):
+class KeysAndAttributes(_Members, omit_defaults=True):
     """One table's part of a BatchGetItem; encoded again as UnprocessedKeys."""
 
     keys: Annotated[list[Values], Meta(min_length=1, max_length=BATCH_GET_KEYS_MAX)]
@@ -150,20 +154,20 @@ class KeysAndAttributes(msgspec.Struct, rename="pascal", omit_defaults=True):
     attributes_to_get: AttributesToGet | None = None
 
 
-class BatchGetItemRequest(msgspec.Struct, rename="pascal"):
+class BatchGetItemRequest(_Members):
     request_items: Annotated[dict[str, KeysAndAttributes], Meta(min_length=1)]
     return_consumed_capacity: Capacity | None = None
 
 
-class PutRequest(msgspec.Struct, rename="pascal"):
+class PutRequest(_Members):
     item: Values
 
 
-class DeleteRequest(msgspec.Struct, rename="pascal"):
+class DeleteRequest(_Members):
     key: Values
 
 
-class BatchWrite(msgspec.Struct, rename="pascal", omit_defaults=True):
+class BatchWrite(_Members, omit_defaults=True):
     """One write of a BatchWriteItem: exactly one of its two members."""
 
     put_request: PutRequest | None = None
@@ -173,7 +177,7 @@ class BatchWrite(msgspec.Struct, rename="pascal", omit_defaults=True):
 Writes = Annotated[list[BatchWrite], Meta(min_length=1, max_length=BATCH_WRITE_REQUESTS_MAX)]
 
 
-class BatchWriteItemRequest(msgspec.Struct, rename="pascal"):
+class BatchWriteItemRequest(_Members):
     request_items: Annotated[dict[str, Writes], Meta(min_length=1)]
     return_consumed_capacity: Capacity | None = None
     return_item_collection_metrics: CollectionMetrics | None = None

@@ -11,9 +11,9 @@ DynamoDB does this in three steps, and the first that finds something answers:
 What the members mean together is the operations' business and comes after. The item operations
 decode by typed structures and come here only when that fails, or when they refuse a request, since
 what is found here comes first: ``read`` either raises the exact complaint or returns the request in
-plain form, since a few oddities are accepted (nulls count as absent, ``"true"`` as a boolean,
-members that the service does not model are skipped, as AWS does). Tables are rarely created, so
-their operations always come through ``read``.
+plain form, since a few oddities are accepted (nulls count as absent, ``"true"`` as a boolean).
+Members that the service does not model are refused, where AWS skips them: what a client asks for is
+never ignored. Tables are rarely created, so their operations always come through ``read``.
 
 Pure functions over decoded JSON, which is changed in place. Wording: the conformance suite's
 recordings of AWS, and dynalite's for what they do not reach.
@@ -51,7 +51,7 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
 
 
 def check(operation: str, request: dict[str, Any]) -> None:
-    """Check decoded JSON against ``operation``'s shape; drop from it what DynamoDB skips.
+    """Check decoded JSON against ``operation``'s shape; drop nulls from it.
 
     Raises:
         MalformedRequest: a member has the wrong JSON type.
