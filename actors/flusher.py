@@ -40,7 +40,7 @@ class Flusher:
         log_writer: LogWriter,
         threads: Threads,
         partitions: Callable[[], Iterable[PartitionActor]],
-        holds: Callable[[str], int | None],
+        holds: Callable[[], dict[str, int]],
         memtable_bytes: int,
         interval_seconds: float,
         may_trim: Callable[[], bool],
@@ -49,7 +49,7 @@ class Flusher:
         self._log_writer = log_writer
         self._threads = threads
         self._partitions = partitions
-        #: The lowest LSN that some follower of a log still has to read; None without followers.
+        #: Log -> the lowest LSN that some follower still has to read.
         self._holds = holds
         self._memtable_bytes = memtable_bytes
         self._interval_seconds = interval_seconds
@@ -120,11 +120,11 @@ class Flusher:
 
     async def _trim(self, flushed: list[tuple[PartitionActor, int]]) -> None:
         engine = self._log_writer.engine
-        cuts: list[tuple[str, int]] = []
-        for partition, lsn in flushed:
-            held = self._holds(partition.log_id)
-            before = lsn + 1 if held is None else min(lsn + 1, held)
-            cuts.append((partition.log_id, before))
+        holds = self._holds()
+        cuts = [
+            (partition.log_id, min(lsn + 1, holds.get(partition.log_id, lsn + 1)))
+            for partition, lsn in flushed
+        ]
 
         def trim() -> None:
             known = set(engine.list())

@@ -80,7 +80,7 @@ class Node:
             self.log_writer,
             host.threads,
             self._partitions,
-            self._hold,
+            lambda: self._changes.holds(),
             settings.memtable_bytes,
             settings.flush_interval_seconds,
             self._may_trim,
@@ -177,9 +177,6 @@ class Node:
     def _may_trim(self) -> bool:
         """Whether every configured tree holds what was flushed."""
         return not isinstance(self._store, MirroredStore) or self._store.complete
-
-    def _hold(self, log_id: str) -> int | None:
-        return self._changes.hold(log_id)
 
     def _new_id(self) -> str:
         """An identifier that no other start of any node gives out."""

@@ -235,13 +235,19 @@ class PartitionActor:
         return self.machine.lsn
 
     async def close(self) -> None:
-        """Take nothing more, finish what is under way, and say so in the log (Release)."""
+        """Take nothing more, finish what is under way, and say so in the log (Release).
+
+        The Release is a courtesy to the next owner: if it cannot be had, closing goes on.
+        """
         if self._mailbox.closed is not None:
             return
         reply = Reply()
         self._mailbox.tell(_Record(Release(self.machine.epoch), reply))
         self._mailbox.closed = Unavailable("The node is stopping")
-        await reply.wait()
+        try:
+            await reply.wait()
+        except (OutcomeUnknown, Unavailable) as error:
+            logger.warning("log %s ends without a Release: %s", self.log_id, error)
 
     def refuse(self, error: Exception) -> None:
         """Answer every ask, waiting or to come, with ``error``: the partition is not served."""

@@ -107,12 +107,19 @@ class SchemaChanges:
         """Every index builder that runs."""
         return self._builders.values()
 
-    def hold(self, log_id: str) -> int | None:
-        """The lowest LSN of a log that some builder still has to read; None without builders."""
-        lsns = [
-            builder.lsn + 1 for (base, _), builder in self._builders.items() if base == log_id
-        ]
-        return min(lsns, default=None)
+    def holds(self) -> dict[str, int]:
+        """Log -> the lowest LSN that some index still has to read there.
+
+        Counts builders, and the progress that index partitions have stored: after a start there
+        is progress before there is a builder again.
+        """
+        holds: dict[str, int] = {}
+        for (base, _), builder in self._builders.items():
+            holds[base] = min(holds.get(base, builder.lsn + 1), builder.lsn + 1)
+        for actor in self._actors.values():
+            for base, progress in actor.machine.state.progress.items():
+                holds[base] = min(holds.get(base, progress.lsn + 1), progress.lsn + 1)
+        return holds
 
     async def resume(self, tables: Iterable[Table]) -> None:
         """Serve what the catalog holds, and take up what a crash left unfinished."""
@@ -342,14 +349,13 @@ class SchemaChanges:
         self._serve(ref)
         for partition in index.partitions:
             await self._actors[partition.log_id].serving.wait()
+        pairs = [(base, target) for base in ref.table.partitions for target in index.partitions]
+        # Before the barrier, because from then on the builders hold the base logs.
+        builders = [self._builder(ref, index.name, base, target) for base, target in pairs]
         lsns = await self._barrier(ref)
-        builders = []
-        for base in ref.table.partitions:
-            for target in index.partitions:
-                builder = self._builder(ref, index.name, base, target)
-                await builder.begin(lsns[base.log_id])
-                self._start_builder(base, target)
-                builders.append(builder)
+        for (base, target), builder in zip(pairs, builders, strict=True):
+            await builder.begin(lsns[base.log_id])
+            self._start_builder(base, target)
         for builder in builders:
             await builder.filled.wait()
 
