@@ -1,0 +1,338 @@
+"""``make crash``: SIGKILL under load, again and again, on one data directory.
+
+Each round starts the server where the last one was killed, checks that every acknowledged write is
+there, that nothing is half-written and that the indexes equal their table, and then lets writers
+loose on it until the next SIGKILL at a random moment. Every second start has small limits, so that
+kills also hit rolling segments, compactions, flushes and trims; every tenth kill comes while the
+server starts.
+
+With three log directories, one of them is missing now and then for a round, and comes back as it
+was: what the others hold must do, and what it holds must not count. ``--million`` measures the
+restart with a million items in the tree.
+
+SIGKILL cannot show a missing sync, because the page cache survives it: that is ``powercut``'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .load import TABLE, Connection, Key, State, Writer, create_table, run_writers, verify
+from .server import Server, ServerFailed
+
+WRITERS = 8
+RESTART_SECONDS_MAX = 2.0
+SETTINGS = ("leveldb", "segments", "leveldb x 3", "segments x 3")
+
+
+class Outcome:
+    """What came of one setting's kills."""
+
+    def __init__(self, setting: str) -> None:
+        self.setting = setting
+        self.kills = 0
+        self.kills_while_starting = 0
+        #: Rounds that ran without one of the log directories.
+        self.absences = 0
+        self.acknowledged = 0
+        self.doubtful = 0
+        self.items = 0
+        self.restarts: list[float] = []
+        self.wrong: list[str] = []
+
+
+class Crasher:
+    """Kills the server of one setting. ``say`` receives a line for each round."""
+
+    def __init__(self, setting: str, seed: int, *, rounds_seconds: tuple[float, float]) -> None:
+        self.outcome = Outcome(setting)
+        self._random = random.Random(f"{seed}/{setting}")
+        self._seed = seed
+        self._rounds_seconds = rounds_seconds
+        self._beliefs: list[dict[Key, list[State]]] = [{} for _ in range(WRITERS)]
+
+    def run(self, folder: Path, kills: int, progress: Progress) -> Outcome:
+        """``kills`` rounds on a data directory in ``folder``; ends at the first thing wrong."""
+        outcome = self.outcome
+        engine, _, copies = outcome.setting.partition(" x ")
+        arguments = ["--data", str(folder / "data"), "--log-engine", engine]
+        directories = [folder / f"copy-{number}" for number in range(int(copies or 0))]
+        if directories:
+            arguments += ["--log-dirs", ",".join(map(str, directories))]
+        for number in range(kills + 1):
+            away = None
+            if directories and number % 4 == 3:
+                away = self._take_away(self._random.choice(directories))
+            small = number % 2 == 1
+            server = Server(arguments, folder / "server.log", small=small)
+            try:
+                if number % 10 == 5:
+                    self._kill_while_starting(server)
+                self._round(server, number, is_last=number == kills)
+            except ServerFailed as error:
+                outcome.wrong.append(f"the server refuses to start: {error}")
+            finally:
+                server.kill()
+            if outcome.wrong:
+                break
+            if away is not None:
+                self._bring_back(away)
+            progress.step(outcome)
+        for directory in directories:
+            if not (directory.is_dir() and any(directory.iterdir())):
+                outcome.wrong.append(f"{directory} is empty: the log is not replicated")
+        return outcome
+
+    def _round(self, server: Server, number: int, *, is_last: bool) -> None:
+        outcome = self.outcome
+        seconds = server.start()
+        if number == 0:
+            create_table(server.endpoint)
+        else:
+            outcome.restarts.append(seconds)
+        outcome.doubtful += sum(
+            len(states) > 1 for each in self._beliefs for states in each.values()
+        )
+        outcome.items, wrong = verify(server.endpoint, self._beliefs)
+        outcome.wrong += wrong
+        if wrong or is_last:
+            return
+        stop = threading.Event()
+        writers = run_writers(
+            lambda writer: Writer(
+                writer, server.endpoint, self._seed, self._beliefs[writer], stop, phase=number
+            ),
+            WRITERS,
+        )
+        time.sleep(self._random.uniform(*self._rounds_seconds))
+        server.kill()
+        outcome.kills += 1
+        stop.set()
+        for each in writers:
+            each.join()
+            outcome.acknowledged += each.acknowledged
+            outcome.wrong += each.wrong
+
+    def _take_away(self, directory: Path) -> Path:
+        directory.rename(directory.with_suffix(".away"))
+        self.outcome.absences += 1
+        return directory
+
+    def _bring_back(self, directory: Path) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.with_suffix(".away").rename(directory)
+
+    def _kill_while_starting(self, server: Server) -> None:
+        """Three starts, each cut short somewhere in the first seconds."""
+        for _ in range(3):
+            server.launch()
+            time.sleep(self._random.uniform(0.05, 0.8))
+            server.kill()
+            self.outcome.kills_while_starting += 1
+
+
+# A million items.
+
+
+def measure_million(folder: Path, engine: str, items: int, progress: Progress) -> Outcome:
+    """Load ``items`` items of about 100 bytes, SIGKILL, and time the restart until it listens."""
+    outcome = Outcome(f"{engine}, {items:,} items")
+    server = Server(["--data", str(folder / "data"), "--log-engine", engine], folder / "server.log")
+    try:
+        server.start()
+        create = {
+            "TableName": TABLE,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "key", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
+        }
+        connection = Connection(server.endpoint)
+        connection.get("CreateTable", create)
+        while True:
+            table = connection.get("DescribeTable", {"TableName": TABLE})["Table"]
+            if table["TableStatus"] == "ACTIVE":
+                break
+        with ThreadPoolExecutor(4) as pool:
+            parts = [range(low, items, 4) for low in range(4)]
+            done = [pool.submit(_load, server.endpoint, part, progress) for part in parts]
+            outcome.acknowledged = sum(each.result() for each in done)
+        server.kill()
+        outcome.kills = 1
+        for _ in range(3):
+            outcome.restarts.append(server.start())
+            connection.close()
+            connection = Connection(server.endpoint)
+            table = connection.get("DescribeTable", {"TableName": TABLE})["Table"]
+            outcome.items = table["ItemCount"]
+            for number in range(0, items, max(1, items // 500)):
+                key = {"key": {"S": f"item {number:08}"}}
+                found = connection.get("GetItem", {"TableName": TABLE, "Key": key})
+                if found.get("Item") != _million_item(number):
+                    outcome.wrong.append(f"item {number} is {found}")
+            server.kill()
+        connection.close()
+        if outcome.items != items:
+            outcome.wrong.append(f"{outcome.items:,} items are there, not {items:,}")
+        if outcome.restarts[0] > RESTART_SECONDS_MAX:
+            outcome.wrong.append(
+                f"the restart took {outcome.restarts[0]:.2f} s, more than {RESTART_SECONDS_MAX} s"
+            )
+    finally:
+        server.kill()
+    return outcome
+
+
+def _million_item(number: int) -> dict[str, Any]:
+    return {"key": {"S": f"item {number:08}"}, "body": {"S": f"{number:080}"}}
+
+
+def _load(endpoint: str, numbers: range, progress: Progress) -> int:
+    connection = Connection(endpoint)
+    written = 0
+    for at in range(0, len(numbers), 25):
+        requests = [
+            {"PutRequest": {"Item": _million_item(number)}} for number in numbers[at : at + 25]
+        ]
+        while requests:
+            batch = {"RequestItems": {TABLE: requests}}
+            status, answer = connection.call("BatchWriteItem", batch)
+            if status == 400:
+                time.sleep(0.02)
+                continue
+            assert status == 200, answer
+            left = answer["UnprocessedItems"].get(TABLE, [])
+            written += len(requests) - len(left)
+            requests = left
+        progress.count(written)
+    connection.close()
+    return written
+
+
+# What a person sees.
+
+
+class Progress:
+    """One line that grows on a terminal; elsewhere a line for each tenth of the way."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._steps = 0
+        self._is_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._began = time.monotonic()
+        self._shown = 0.0
+
+    def step(self, outcome: Outcome) -> None:
+        """A round has gone well."""
+        self._steps += 1
+        restart = f"{outcome.restarts[-1] * 1000:4.0f} ms" if outcome.restarts else "  new  "
+        line = (
+            f"  {self._title:<13} {outcome.kills:3}/{self._total - 1} kills   up in {restart}   "
+            f"{outcome.acknowledged:7,} acknowledged, {outcome.doubtful:4} in doubt, nothing lost"
+        )
+        self._show(line, self._steps, outcome.kills)
+
+    def count(self, written: int) -> None:
+        """So many items are written by one of four loaders."""
+        now = time.monotonic()
+        if self._is_terminal and now - self._shown > 0.2:
+            self._shown = now
+            rate = 4 * written / (now - self._began)
+            print(f"\r  {self._title:<13} {4 * written:>9,} items, {rate:,.0f}/s ", end="")
+            sys.stdout.flush()
+
+    def _show(self, line: str, step: int, kills: int) -> None:
+        if self._is_terminal:
+            print(f"\r{line}", end="", flush=True)
+        elif step == self._total or kills % max(1, self._total // 10) == 0:
+            print(line, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._is_terminal:
+            print()
+
+
+def print_table(outcomes: Sequence[Outcome]) -> None:
+    """The figures of every setting, and what was wrong."""
+    print()
+    print(
+        f"{'log':<24}{'kills':>7}{'starting':>10}{'copy away':>11}{'acknowledged':>14}"
+        f"{'in doubt':>10}{'items':>11}{'restart ms p50, max':>21}  verdict"
+    )
+    for outcome in outcomes:
+        restarts = sorted(outcome.restarts) or [0.0]
+        middle, worst = restarts[len(restarts) // 2] * 1000, restarts[-1] * 1000
+        print(
+            f"{outcome.setting:<24}{outcome.kills:>7}{outcome.kills_while_starting:>10}"
+            f"{outcome.absences:>11}{outcome.acknowledged:>14,}{outcome.doubtful:>10}{outcome.items:>11,}"
+            f"{middle:>13.0f},{worst:>7.0f}  {'FAILED' if outcome.wrong else 'nothing lost'}"
+        )
+    for outcome in outcomes:
+        for line in outcome.wrong[:10]:
+            print(f"  {outcome.setting}: {line}")
+
+
+@contextmanager
+def working_folder(keep: list[bool]) -> Iterator[Path]:
+    """A temporary folder, which stays when ``keep`` holds True at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="millstream-"))
+    try:
+        yield folder
+    except BaseException:
+        print(f"  what is left of it: {folder}", file=sys.stderr)
+        raise
+    if any(keep):
+        print(f"  what is left of it: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 1 if anything was lost."""
+    parser = argparse.ArgumentParser(prog="crash", description="SIGKILL under load, over and over")
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="kills per setting")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument(
+        "--log", action="append", choices=SETTINGS, help="only this log (may be repeated)"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="the longest load before a kill")
+    parser.add_argument("--million", action="store_true", help="and time a restart with 1 M items")
+    parser.add_argument("--items", type=int, default=1_000_000, help="how many --million loads")
+    found = parser.parse_args(arguments)
+    print(f"SIGKILL under load by {WRITERS} writers, seed {found.seed}")
+    outcomes = []
+    for setting in found.log or SETTINGS:
+        keep: list[bool] = []
+        with working_folder(keep) as folder:
+            progress = Progress(setting, found.kills + 1)
+            span = (min(0.1, found.seconds), found.seconds)
+            crasher = Crasher(setting, found.seed, rounds_seconds=span)
+            outcomes.append(crasher.run(folder, found.kills, progress))
+            progress.end()
+            keep.append(bool(outcomes[-1].wrong))
+    if found.million:
+        engines = {setting.partition(" x ")[0] for setting in found.log or SETTINGS}
+        for engine in sorted(engines):
+            with working_folder([]) as folder:
+                progress = Progress(engine, 1)
+                outcomes.append(measure_million(folder, engine, found.items, progress))
+                progress.end()
+    print_table(outcomes)
+    return 1 if any(outcome.wrong for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
