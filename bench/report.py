@@ -1,0 +1,168 @@
+"""Medians, verdicts and tables of a comparison: a pure function from samples to text."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from .comparison import Sample
+from .servers import DYNALITE, DYNAMODB_LOCAL, OURS
+from .workloads import WORKLOADS
+
+# Issue 2's bars: our CPU per operation is at most 1/factor of the peer's.
+BARS = (
+    ("C", "GetItem", DYNAMODB_LOCAL, 25.0),
+    ("C", "GetItem", DYNALITE, 2.5),
+    ("load", "PutItem", DYNAMODB_LOCAL, 14.0),
+    ("load", "PutItem", DYNALITE, 1.5),
+    ("query", "Query of 50 items", DYNAMODB_LOCAL, 14.0),
+    ("query", "Query of 50 items", DYNALITE, 6.0),
+)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """The medians over one server's rounds of one workload. ``ratio`` is how many times our CPU
+    per operation the server needs; None for us, or without us."""
+
+    workload: str
+    connections: int
+    server: str
+    operations_per_second: float
+    p50_seconds: float
+    p99_seconds: float
+    cpu_us: float
+    ratio: float | None
+    rss_bytes: int
+    rss_anonymous_bytes: int | None
+    throttled: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether a bar is met, in a sentence."""
+
+    met: bool
+    text: str
+
+
+def rows(samples: Iterable[Sample]) -> list[Row]:
+    """One row for each (workload, connections, server), in the order of the samples."""
+    groups: dict[tuple[str, int, str], list[Sample]] = {}
+    for sample in samples:
+        key = sample.workload, sample.connections, sample.server
+        groups.setdefault(key, []).append(sample)
+
+    def median(key: tuple[str, int, str], of: Callable[[Sample], float]) -> float:
+        return statistics.median(of(sample) for sample in groups[key])
+
+    found = []
+    for key, group in groups.items():
+        workload, connections, server = key
+        ours = (workload, connections, OURS)
+        cpu_us = median(key, lambda sample: sample.cpu_us)
+        ratio = None
+        if server != OURS and ours in groups:
+            ratio = cpu_us / max(median(ours, lambda sample: sample.cpu_us), 1e-9)
+        found.append(
+            Row(
+                workload=workload,
+                connections=connections,
+                server=server,
+                operations_per_second=median(key, lambda s: s.operations_per_second),
+                p50_seconds=median(key, lambda sample: sample.p50_seconds),
+                p99_seconds=median(key, lambda sample: sample.p99_seconds),
+                cpu_us=cpu_us,
+                ratio=ratio,
+                rss_bytes=group[-1].rss_bytes,
+                rss_anonymous_bytes=group[-1].rss_anonymous_bytes,
+                throttled=sum(sample.throttled for sample in group),
+            )
+        )
+    return found
+
+
+def verdicts(table: Sequence[Row]) -> list[Verdict]:
+    """The bars that this run can judge, each at its highest number of connections."""
+    found = []
+    for workload, what, peer, factor in BARS:
+        of_both = [row for row in table if row.workload == workload and row.server in (OURS, peer)]
+        if not of_both:
+            continue
+        connections = max(row.connections for row in of_both)
+        by_server = {row.server: row for row in of_both if row.connections == connections}
+        if len(by_server) < 2:
+            continue
+        ours, theirs = by_server[OURS], by_server[peer]
+        assert theirs.ratio is not None
+        met = theirs.ratio >= factor
+        found.append(
+            Verdict(
+                met,
+                f"{what}: {ours.cpu_us:.1f} us is 1/{theirs.ratio:.1f} of {peer}'s "
+                f"{theirs.cpu_us:.0f} us (at {connections} connections; bar 1/{factor:g})",
+            )
+        )
+    return found
+
+
+_HEADINGS = (
+    "workload", "server", "op/s", "p50 ms", "p99 ms", "CPU us/op", "x ours", "RSS MB", "anon MB",
+)  # fmt: skip
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    anonymous = row.rss_anonymous_bytes
+    return (
+        WORKLOADS[row.workload].title,
+        row.server,
+        f"{row.operations_per_second:,.0f}",
+        f"{row.p50_seconds * 1e3:.2f}",
+        f"{row.p99_seconds * 1e3:.2f}",
+        f"{row.cpu_us:,.1f}",
+        "" if row.ratio is None else f"{row.ratio:.1f}",
+        f"{row.rss_bytes / 1e6:,.0f}",
+        "" if anonymous is None else f"{anonymous / 1e6:,.0f}",
+    )
+
+
+def plain_table(table: Sequence[Row]) -> str:
+    """The rows as Markdown, one table for each number of connections."""
+    parts = []
+    for connections in sorted({row.connections for row in table}):
+        lines = [f"Connections: {connections}", "", _line(_HEADINGS)]
+        lines.append("|---|---|" + "--:|" * (len(_HEADINGS) - 2))
+        lines += [_line(_cells(row)) for row in table if row.connections == connections]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def show(console: Console, table: Sequence[Row], judged: Sequence[Verdict]) -> None:
+    """Print tables and verdicts, coloured in a terminal."""
+    if not console.is_terminal:
+        lines = [f"{'met   ' if verdict.met else 'MISSED'} {verdict.text}" for verdict in judged]
+        print(plain_table(table), *lines, sep="\n", file=console.file)
+        return
+    for connections in sorted({row.connections for row in table}):
+        grid = Table(title=f"connections: {connections}")
+        for number, heading in enumerate(_HEADINGS):
+            grid.add_column(heading, justify="left" if number < 2 else "right")
+        last = None
+        for row in table:
+            if row.connections == connections:
+                title, *rest = _cells(row)
+                if row.workload != last and last is not None:
+                    grid.add_section()
+                shown = title if row.workload != last else ""
+                grid.add_row(shown, *rest, style="bold" if row.server == OURS else None)
+                last = row.workload
+        console.print(grid)
+    for verdict in judged:
+        mark, style = ("met   ", "green") if verdict.met else ("MISSED", "red")
+        console.print(f"[{style}]{mark}[/] {verdict.text}", highlight=False)
