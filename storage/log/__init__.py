@@ -13,12 +13,13 @@ from typing import Final
 
 from ...errors import ConfigurationError, WrongFormat
 from ...host.disk import Disk
+from .copy_set import RunAll
 from .entry import EntryHeader, chain_hash, decode_entry, encode_entry
 from .identity import ENGINE_FILE, EngineIdentity, read_engine_identity, write_identity
 from .interface import Append, CopyEngine, Entry, LogEngine
 from .leveldb import LevelDbLogEngine
 from .memory import MemoryLogEngine
-from .replicated import ReplicatedLogEngine, RunAll
+from .replicated import ReplicatedLogEngine
 from .segments import SegmentsLogEngine
 
 __all__ = [

@@ -79,7 +79,7 @@ def payloads(world: World, log_id: str = "orders") -> list[int]:
 
 def break_copy(world: World, index: int) -> None:
     """Let one copy's engine fail as after a failed sync."""
-    copy = world.engine._copies[index]
+    copy = world.engine._set.copies[index]
     assert copy.engine is not None
     copy.engine.close()
 
@@ -143,7 +143,7 @@ def test_the_last_epoch_wins_over_the_longer_chain(world: World, make_writer: An
     common = make_writer()
     fill(world, common, 1, b"common")
     # /a alone takes three entries of the deposed writer, whose owner then disappears with it.
-    copy = world.engine._copies[0]
+    copy = world.engine._set.copies[0]
     assert copy.engine is not None
     for _ in range(3):
         append = deposed.append(b"deposed")
@@ -258,7 +258,7 @@ def test_damage_in_one_copy_is_read_around_and_healed(world: World, make_writer:
     # While the copy is known to be damaged it does not count; the two others do.
     fill(world, writer, 1)
     world.heal()
-    engine = world.engine._copies[0].engine
+    engine = world.engine._set.copies[0].engine
     assert engine is not None
     assert [entry.lsn for entry in engine.read("log-1", 1, 10**9)] == [1, 2, 3, 4, 5, 6]
 
