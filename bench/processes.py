@@ -64,17 +64,18 @@ def _usage_from_proc(pid: int) -> Usage:
 
 
 def usage_from_ps(output: str, pid: int) -> Usage:
-    """Usage of ``pid``'s tree from the lines ``pid ppid [[hours:]minutes:]seconds kilobytes``."""
+    """Usage of ``pid``'s tree from the lines ``pid ppid [[days-]hours:]minutes:seconds kilobytes``."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}
     kibibytes: dict[int, int] = {}
     for line in output.splitlines():
         own, parent, clock, rss = line.split()
+        days, _, time_of_day = clock.rpartition("-")
         total = 0.0
-        for part in clock.replace("-", ":").split(":"):
+        for part in time_of_day.split(":"):
             total = total * 60 + float(part)
         parents[int(own)] = int(parent)
-        seconds[int(own)] = total
+        seconds[int(own)] = int(days or 0) * 86_400 + total
         kibibytes[int(own)] = int(rss)
     members = _descendants(pid, parents)
     return Usage(
