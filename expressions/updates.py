@@ -20,7 +20,6 @@ from ..model import numbers
 from ..model.values import AttributeValue, Item, value_size_bytes
 from .nodes import Literal, Path, Placeholder, Selection, Values
 
-_NO_ITEM: Final[Item] = {}
 _REMOVED: Final = object()  # in place of a value in an edit
 
 _ABSENT: Final = "The provided expression refers to an attribute that does not exist in the item"
@@ -216,7 +215,7 @@ class Update(msgspec.Struct, frozen=True, tag=True):
         touched = tuple([action.path.elements for action in self.actions])
         if item is None and self._writes_nothing_new():
             return UpdateOutcome(None, touched)
-        before = _NO_ITEM if item is None else item
+        before = key if item is None else item
         edits = [_evaluate(action, before, values, item is None) for action in self.actions]
         after: dict[Any, AttributeValue] = dict(key if item is None else item)
         nested = False
