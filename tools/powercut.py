@@ -188,18 +188,24 @@ def cut(
     forget: str | None = None,
     stop_after: int | None = None,
 ) -> Finding:
-    """Make and open ``images`` images; ``stop_after`` so many bad ones it is enough."""
+    """Make and open ``images`` images; ``stop_after`` so many bad ones it is enough.
+
+    With ``forget``, the first third of the server's life is as it was, and all cuts lie behind it.
+    """
     finding = Finding(recording.engine, rule, forget)
     total = play_to_the_end(recording, rule)
+    first = 1 if forget is None else total // 3
     draw = random.Random(f"{seed}/{recording.engine}/{rule}/{forget}")
-    waiting = collections.deque(sorted(draw.randrange(1, total + 1) for _ in range(images)))
+    waiting = collections.deque(sorted(draw.randrange(first, total + 1) for _ in range(images)))
     model = DiskModel(rule)
-    player = Player(model, recording.root, forget)
+    player = Player(model, recording.root)
     count = 0
     for phase, moments in enumerate(recording.phases):
         player.next_phase()
         for moment in moments:
             count += player.play(moment)
+            if count == first:
+                player.forget = forget
             while waiting and waiting[0] == count:
                 waiting.popleft()
                 coin = COINS[finding.images % len(COINS)]

@@ -57,12 +57,13 @@ class _Answers:
 
 
 class Player:
-    """Plays moments of ``phase`` after ``phase``; ``forget`` names a kind of sync to leave out."""
+    """Plays the moments of one phase after the other on ``model``."""
 
-    def __init__(self, model: DiskModel, root: str, forget: str | None = None) -> None:
+    def __init__(self, model: DiskModel, root: str) -> None:
         self.model = model
         self._root = root
-        self._forget = forget
+        #: The kind of sync that does nothing from now on, as if it had been forgotten.
+        self.forget: str | None = None
         self._phase = -1
         self._descriptors: dict[int, _Open | _Answers] = {}
         #: Of calls that have begun and not ended: serial of a write, or what a sync covers.
@@ -257,8 +258,10 @@ class Player:
 
     def _is_forgotten(self, node: Node) -> bool:
         if isinstance(node, DirectoryNode):
-            return self._forget == NAMES
-        return self._forget is not None and f"/{self._forget}/" in f"/{node.label}"
+            return self.forget == NAMES
+        # Of the log, the engine's own files: those that say which engine it is are a level higher.
+        folder = "/log/.*/" if self.forget == LOG else "/tree/"
+        return self.forget in (LOG, TREE) and re.search(folder, f"/{node.label}") is not None
 
     def _resize(self, call: Call) -> bool:
         opened = self._file(call)
