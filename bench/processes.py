@@ -64,7 +64,7 @@ def _usage_from_proc(pid: int) -> Usage:
 
 
 def usage_from_ps(output: str, pid: int) -> Usage:
-    """Usage of ``pid``'s tree from the lines ``pid ppid [[days-]hours:]minutes:seconds kilobytes``."""
+    """Usage of ``pid``'s tree. A line: pid, parent, ``[[days-]hours:]minutes:seconds``, KiB."""
     parents: dict[int, int] = {}
     seconds: dict[int, float] = {}
     kibibytes: dict[int, int] = {}
