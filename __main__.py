@@ -11,12 +11,16 @@ def main(arguments: list[str] | None = None) -> int:
         # The asserts guard the data: a node that cannot notice that it is wrong must not run.
         print("millstream: refuses to run under python -O or PYTHONOPTIMIZE", file=sys.stderr)
         return 2
-    from .cli.parser import build, parse
+    from .cli.loading import loading
+
+    with loading():
+        from .cli.parser import build, parse
 
     found = parse(sys.argv[1:] if arguments is None else arguments)
     match found.command:
         case "serve":
-            from .cli.serve import serve_command
+            with loading():
+                from .cli.serve import serve_command
 
             return serve_command(found)
         case "demo":

@@ -12,10 +12,8 @@ in particular that a node without credentials is bound to a loopback address.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -328,6 +326,8 @@ def _from_environment(environment: Mapping[str, str]) -> _Found:
 
 
 def _from_file(text: str, file_name: str) -> _Found:
+    import tomllib  # Most starts have no file to read.
+
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -349,5 +349,7 @@ def _check_place(source: _Found) -> None:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    from difflib import get_close_matches  # Most starts have no mistake.
+
+    close = get_close_matches(name, known, n=1)
     return f"unknown {kind} {name}" + (f"; did you mean {close[0]}?" if close else "")

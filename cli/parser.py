@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -37,7 +36,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if unknown:
         at_fault = commands.get(found.command or "", parser)
         flag = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(flag, at_fault.known_flags(), n=1)
+        from difflib import get_close_matches  # Most command lines have no mistake.
+
+        close = get_close_matches(flag, at_fault.known_flags(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         at_fault.error(f"unknown argument {unknown[0]}{hint}")
     return found

@@ -21,6 +21,7 @@ import trio
 
 from ..config import SETTINGS, Settings, resolve
 from ..errors import ConfigurationError, MillstreamError
+from .loading import loading
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -87,7 +88,8 @@ async def _until_signalled(settings: Settings, service: Service) -> None:
 
 
 async def _service(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    from ..service import run_service
+    with loading():
+        from ..service import run_service
 
     await run_service(settings, on_ready=on_ready)
 

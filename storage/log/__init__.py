@@ -17,10 +17,8 @@ from .copy_set import RunAll
 from .entry import EntryHeader, chain_hash, decode_entry, encode_entry
 from .identity import ENGINE_FILE, EngineIdentity, read_engine_identity, write_identity
 from .interface import Append, CopyEngine, Entry, LogEngine
-from .leveldb import LevelDbLogEngine
 from .memory import MemoryLogEngine
 from .replicated import ReplicatedLogEngine
-from .segments import SegmentsLogEngine
 
 __all__ = [
     "ENGINE_KINDS",
@@ -94,6 +92,11 @@ def open_replicated_log_engine(
 
 
 def _open_kind(disk: Disk, path: str, kind: str, *, create: bool) -> CopyEngine:
+    # A node uses one of them; the other's module is not loaded.
     if kind == "leveldb":
+        from .leveldb import LevelDbLogEngine
+
         return LevelDbLogEngine(path, create=create)
+    from .segments import SegmentsLogEngine
+
     return SegmentsLogEngine(disk, path, create=create)
