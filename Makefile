@@ -3,6 +3,9 @@
 #   make demo     load real data into a database of its own and ask it questions
 #   make test     the tests (ARGS="-k name" to choose)
 #   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20)
+#   make crash    SIGKILL under load, again and again (N=50; ARGS="--million")
+#   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
+#   make damage   flipped bits and cut files (SAMPLES=2000)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
 #   make clean    remove what make made
@@ -17,7 +20,7 @@ DEV_STAMP := .venv/installed-dev
 export MYPYPATH := .types
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all demo test sim check wheel-test clean
+.PHONY: all demo test sim crash powercut damage check wheel-test clean
 .DELETE_ON_ERROR:
 
 all: check test
@@ -33,6 +36,19 @@ WORLDS := 20
 
 sim: $(RUN_STAMP)
 	@$(BIN)/python -m millstream.simulation --seed $(SEED) --worlds $(WORLDS)
+
+N := 50
+IMAGES := 200
+SAMPLES := 2000
+
+crash: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.tools.crash --kills $(N) $(ARGS)
+
+powercut: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.tools.powercut --images $(IMAGES) $(ARGS)
+
+damage: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.tools.damage --samples $(SAMPLES) $(ARGS)
 
 check: $(DEV_STAMP) .types/millstream
 	@$(BIN)/ruff check .

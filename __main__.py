@@ -27,6 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
             from .demo.program import demo_command
 
             return demo_command(found.endpoint)
+        case "scrub":
+            from .cli.scrub import scrub_command
+
+            return scrub_command(found)
         case _:
             build()[0].print_help()
             return 2

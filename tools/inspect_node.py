@@ -7,6 +7,10 @@ from pathlib import Path
 
 import trio
 
+# The limits come first: what is imported later copies them.
+from . import small_limits
+
+# isort: split
 from ..actors.data_directory import open_node
 from ..actors.node import NodeSettings
 from ..api.credentials import NAMESPACE_DEFAULT
@@ -16,7 +20,7 @@ from ..model.values import decode_item
 from .load import GLOBAL_INDEX, LOCAL_INDEX, TABLE, Item, Key, State, check_indexes, check_items
 
 INDEX_SECONDS_MAX = 30.0
-SETTINGS = NodeSettings(memtable_bytes=256 * 1024)
+SETTINGS = NodeSettings(memtable_bytes=small_limits.MEMTABLE_BYTES)
 
 
 def inspect(
@@ -34,7 +38,7 @@ def inspect(
         except Exception as error:  # noqa: BLE001 - every refusal and every defect is a finding
             reasons = "; ".join(
                 f"{type(leaf).__name__}: {leaf}" if str(leaf) else type(leaf).__name__
-                for leaf in _leaves(error)
+                for leaf in leaves(error)
             )
             kind = "refused to open" if _is_refusal(error) else "failed"
             found = [f"{kind}: {reasons}"]
@@ -70,12 +74,12 @@ async def _inspect(
 
 
 def _is_refusal(error: BaseException) -> bool:
-    return all(isinstance(leaf, StorageError | OSError) for leaf in _leaves(error))
+    return all(isinstance(leaf, StorageError | OSError) for leaf in leaves(error))
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield error

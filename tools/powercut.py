@@ -237,8 +237,12 @@ def _try_image(
     finding.acknowledged = max(finding.acknowledged, acknowledged)
     try:
         wrong = run_in_child(
-            lambda: inspect(
-                image / "data", recording.engine, possible, table_is_certain=table_is_certain
+            functools.partial(
+                inspect,
+                image / "data",
+                recording.engine,
+                possible,
+                table_is_certain=table_is_certain,
             )
         )
     except Crashed as error:

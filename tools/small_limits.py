@@ -16,8 +16,9 @@ limits.LOG_SEGMENT_BYTES = 256 * 1024
 limits.LOG_LEVELDB_WRITE_BUFFER_BYTES = 128 * 1024
 limits.MEMTABLE_BYTES_MIN = 64 * 1024
 
+MEMTABLE_BYTES = 256 * 1024
 #: What a server with small limits is told besides.
-ARGUMENTS = ("--memtable-bytes", str(256 * 1024))
+ARGUMENTS = ("--memtable-bytes", str(MEMTABLE_BYTES))
 
 if __name__ == "__main__":
     from ..__main__ import main
