@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Conflict,
         Corrupt,
         DirectoryInUse,
+        IdempotentParameterMismatch,
         InvalidRequest,
         ItemCollectionTooLarge,
         LimitExceeded,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Throttled,
         TransactionCanceled,
         TransactionConflict,
+        TransactionInProgress,
         Trimmed,
         Unavailable,
         WrongFormat,
@@ -44,10 +46,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Database", "Settings", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
-    "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded", "MalformedRequest",
+    "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded", "MalformedRequest",
     "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse", "ResourceNotFound",
-    "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict", "Trimmed",
-    "Unavailable", "WrongFormat",
+    "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
+    "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
 ]  # fmt: skip
 
 # Module and attribute of each name that is not an error.

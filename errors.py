@@ -13,6 +13,8 @@
     |   +-- ItemCollectionTooLarge one partition key's items with a local index above 10 GB
     |   +-- TransactionConflict    another transaction holds the item
     |   +-- TransactionCanceled    with one reason an action
+    |   +-- TransactionInProgress  the same token is being worked on
+    |   +-- IdempotentParameterMismatchsame token, other request
     |   +-- Throttled              over capacity, or this partition's queue is full: retry later
     +-- Unavailable                not served now (stopping, recovering); nothing has changed; retry
     +-- OutcomeUnknown             the write may or may not become visible; never told as a failure
@@ -88,6 +90,14 @@ class TransactionCanceled(RequestError):
     def __init__(self, message: str, reasons: list[dict[str, Any]]) -> None:
         super().__init__(message)
         self.reasons = reasons
+
+
+class TransactionInProgress(RequestError):
+    """A transaction with the same client token is under way."""
+
+
+class IdempotentParameterMismatch(RequestError):
+    """The client token was used within ten minutes for a request that said something else."""
 
 
 class Throttled(RequestError):

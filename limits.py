@@ -30,6 +30,7 @@ SCAN_SEGMENTS_MAX = 1_000_000
 LIST_TABLES_MAX = 100
 TRANSACTION_ACTIONS_MAX = 100
 TRANSACTION_BYTES_MAX = 4 * 1024 * 1024
+TOKEN_MILLISECONDS_MAX = 10 * 60 * 1000
 
 # Numbers (D: "Supported data types", Number: 1E-130 to 9.99..E+125): the power of ten of the first
 # digit.
@@ -179,3 +180,11 @@ EXPRESSION_CACHED_CHARACTERS_MAX = 8192
 # Healing a log copy (S: a step is bounded and shares the writer; the watch costs one look).
 HEAL_STEP_SECONDS = 0.02
 HEAL_WATCH_SECONDS = 5.0
+
+# Transactions (S: versions kept free below a promise for single writes that go before it, a 64th
+# of a millisecond's counter; a coordinator asks again until it knows; tokens are swept in parts).
+TRANSACTION_GAP = 1024
+TRANSACTION_RETRY_SECONDS = 0.05
+TRANSACTION_RECOVERY_SECONDS = 1.0
+TOKEN_SWEEP_SECONDS = 60.0
+TOKEN_SWEEP_ROWS = 2_000

@@ -28,7 +28,8 @@ from .partition import PartitionActor
 
 CATALOG_LOG = "catalog"
 CATALOG_TREE = 1
-FIRST_TREE = 2
+# Tree 2 is the ledger's, 3 holds client tokens.
+FIRST_TREE = 4
 
 #: The catalog described as a table, so that an ordinary partition holds it.
 CATALOG_TABLE = Table(

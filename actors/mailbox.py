@@ -93,6 +93,11 @@ class Reply:
         self._asker: trio.lowlevel.Task | None = None
         self._result: outcome.Maybe[Any] | None = None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is an answer."""
+        return self._result is not None
+
     def resolve(self, value: Any) -> None:
         """Give the answer."""
         self._settle(outcome.Value(value))

@@ -30,7 +30,7 @@ from ..storage.index_state import IndexState
 from ..storage.log.interface import LogEngine
 from ..storage.log.replicated import ReplicatedLogEngine
 from ..storage.partition import Partition, Position, decode_position
-from ..storage.table_state import TableState
+from ..storage.table_state import TOKEN_TREE, TableState
 from ..storage.totals import Totals
 from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
@@ -42,6 +42,7 @@ from .log_writer import LogWriter
 from .partition import PartitionActor
 from .schema_changes import SchemaChanges
 from .tables import Tables
+from .transactions import LEDGER_LOG, LEDGER_TABLE, LEDGER_TREE, Coordinator
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Node:
             self._may_trim,
         )
         self._catalog_actor: PartitionActor
+        self._ledger_actor: PartitionActor
+        self.coordinator: Coordinator
         self._changes: SchemaChanges
         self.tables: Tables
 
@@ -94,15 +97,8 @@ class Node:
     async def _open(self, nursery: trio.Nursery) -> None:
         engine = self.log_writer.engine
         nursery.start_soon(self.log_writer.run)
-        if CATALOG_LOG not in engine.list():
-            if self.btree.get_meta(position_key(CATALOG_LOG)) is not None or engine.list():
-                raise Corrupt("the log of the catalog is gone")
-            await self.log_writer.change(lambda: engine.create(CATALOG_LOG, 1))
-        self._catalog_actor = self._make_actor(
-            CATALOG_TABLE.partitions[0], lambda: CATALOG_TABLE, None
-        )
-        nursery.start_soon(self._catalog_actor.run)
-        await self._catalog_actor.serving.wait()
+        self._ledger_actor = await self._open_system_partition(LEDGER_TABLE, nursery)
+        self._catalog_actor = await self._open_system_partition(CATALOG_TABLE, nursery)
         catalog = Catalog(self._catalog_actor)
         self._changes = SchemaChanges(
             catalog,
@@ -118,10 +114,38 @@ class Node:
         tables = catalog.load()
         self._drop_orphans(tables)
         await self._changes.resume(tables)
-        self.tables = Tables(self._changes, self.host.clock, self.settings.region)
+        self.coordinator = Coordinator(
+            self._ledger_actor,
+            lambda: self._changes.actors,
+            self.btree,
+            self.host.clock.now_ms,
+            self.name,
+        )
+        await self.coordinator.recover()
+        await self.coordinator.clean_ledger()
+        self.tables = Tables(
+            self._changes, self.coordinator, self.host.clock, self.settings.region
+        )
+        nursery.start_soon(self.coordinator.run)
         nursery.start_soon(self.flusher.run)
         if isinstance(engine, ReplicatedLogEngine):
             nursery.start_soon(self._heal_log, engine)
+
+    async def _open_system_partition(self, table: Table, nursery: trio.Nursery) -> PartitionActor:
+        """The one partition of a table that belongs to the node itself, made at the first start."""
+        engine = self.log_writer.engine
+        log_id = table.partitions[0].log_id
+        existing = engine.list()
+        if log_id not in existing:
+            # The ledger is made first, the catalog second, all others after.
+            others = set(existing) - {LEDGER_LOG}
+            if others or self.btree.get_meta(position_key(log_id)) is not None:
+                raise Corrupt(f"the log of the {table.name} is gone")
+            await self.log_writer.change(lambda: engine.create(log_id, 1))
+        actor = self._make_actor(table.partitions[0], lambda: table, None)
+        nursery.start_soon(actor.run)
+        await actor.serving.wait()
+        return actor
 
     async def _heal_log(self, engine: ReplicatedLogEngine) -> None:
         """Bring log copies that missed something level again, step by step, while there are any."""
@@ -140,11 +164,13 @@ class Node:
 
     def _drop_orphans(self, tables: list[Table]) -> None:
         """Remove trees and positions that a crash has left behind a removed table or index."""
-        logs = {CATALOG_LOG, *(log_id for table in tables for log_id in table.log_ids())}
+        logs = {log_id for table in tables for log_id in table.log_ids()}
+        logs |= {CATALOG_LOG, LEDGER_LOG}
         for key, _ in self.btree.meta_range(POSITION_PREFIX):
             if key.removeprefix(POSITION_PREFIX).decode() not in logs:
                 self.btree.set_meta(key, None)
-        known = {CATALOG_TABLE.tree, *(tree for table in tables for tree in table.trees())}
+        known = {tree for table in tables for tree in table.trees()}
+        known |= {CATALOG_TABLE.tree, LEDGER_TREE, TOKEN_TREE}
         for tree in self.btree.trees():
             if tree not in known:
                 logger.info("dropping tree %d, which belongs to no table", tree)
@@ -153,6 +179,7 @@ class Node:
     async def _close(self) -> None:
         await self._changes.close()
         await self._catalog_actor.close()
+        await self._ledger_actor.close()
         while self.btree.frozen is not None or self._dirty():
             try:
                 await self.flusher.flush()
@@ -172,6 +199,7 @@ class Node:
 
     def _partitions(self) -> Iterator[PartitionActor]:
         yield self._catalog_actor
+        yield self._ledger_actor
         yield from self._changes.actors
 
     def _may_trim(self) -> bool:
@@ -198,7 +226,8 @@ class Node:
             held = {tree: Totals(*total) for tree, total in totals.items()}
             state: TableState | IndexState
             if index is None:
-                state = TableState(table(), self.btree, 0, held)
+                promises = () if position is None else position.promises
+                state = TableState(table(), self.btree, 0, held, promises)
             else:
                 progress = {} if position is None else dict(position.progress)
                 state = IndexState(index, self.btree, held, progress)

@@ -20,7 +20,6 @@ import trio
 
 from ..errors import (
     Corrupt,
-    InvalidRequest,
     OutcomeUnknown,
     RequestError,
     StorageError,
@@ -202,12 +201,19 @@ class PartitionActor:
             OutcomeUnknown: it may or may not have taken effect.
         """
         self._check_lag()
-        reply = Reply()
-        self._mailbox.ask(_Ask(command, reply))
-        result = await reply.wait()
-        if isinstance(result, InvalidRequest):
+        result = await self.ask(command).wait()
+        if isinstance(result, RequestError):
             raise result
         return result
+
+    def ask(self, command: Any) -> Reply:
+        """Have ``command`` decided and made durable; the slot of its result, for whoever waits.
+
+        Raises Throttled or Unavailable at once. A refusal may be an error as the result's value.
+        """
+        reply = Reply()
+        self._mailbox.ask(_Ask(command, reply))
+        return reply
 
     async def write_many(self, commands: Sequence[Any]) -> list[Any]:
         """``write`` for several commands at once; an error stands in its command's place."""

@@ -52,6 +52,7 @@ from .mailbox import Reply
 from .partition import PartitionActor
 from .tables import Span, TableRef
 from .tasks import Tasks
+from .transactions import LEDGER_LOG
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ class SchemaChanges:
                 nursery.start_soon(actor.close)
 
     async def _remove_orphans(self, tables: list[Table]) -> None:
-        known = {CATALOG_LOG, *(log_id for table in tables for log_id in table.log_ids())}
+        known = {log_id for table in tables for log_id in table.log_ids()}
+        known |= {CATALOG_LOG, LEDGER_LOG}
         orphans = [log_id for log_id in self._log_writer.engine.list() if log_id not in known]
         if orphans:
             logger.info("removing %d logs that belong to no table", len(orphans))
@@ -216,12 +218,16 @@ class SchemaChanges:
         try:
             await self._persist(self._catalog.save_sequence)
             await self._persist(lambda: self._catalog.save(table))
+            reply.resolve(table)
         except Unavailable as error:
             # The node is stopping. What the catalog says then is what the next start sees.
             ref.table = before
             reply.fail(error)
             return
-        reply.resolve(table)
+        finally:
+            if not reply.is_given:
+                # The node stops this task; the row may have been saved.
+                reply.fail(OutcomeUnknown("The node is stopping"))
         self.moved.unpark_all()
         await self._carry_out(ref)
 

@@ -17,16 +17,24 @@ from ..errors import ResourceInUse, ResourceNotFound
 from ..host.clock import Clock
 from ..limits import SCHEMA_GRACE_SECONDS
 from ..model.schema import NewTable, Status, Table, TableChange
-from ..storage.commands import Command, Refused, Written
+from ..storage.commands import Action, Command, Contended, Outcome, Refused, Written
 from ..storage.rows import Row
 from .partition import PartitionActor
 
 if TYPE_CHECKING:
     from .schema_changes import SchemaChanges
+    from .transactions import Coordinator
 
 #: The account in ARNs: the one of AWS's own examples, which nobody has.
 ACCOUNT = "123456789012"
 NOT_FOUND = "Requested resource not found"
+
+
+class TransactionAction(msgspec.Struct, frozen=True):
+    """One action of a transaction: what to do, and in which table."""
+
+    table: TableRef
+    command: Action
 
 
 class TreeStatistics(msgspec.Struct, frozen=True):
@@ -112,6 +120,15 @@ class TableRef:
         self._span = span
         self._indexes = indexes
 
+    def partition_of(self, key: bytes) -> PartitionActor:
+        """The partition that holds ``key``.
+
+        Raises ResourceNotFound while the table is not there.
+        """
+        if self._span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        return self._span.of(key)
+
     def get(self, key: bytes) -> Row | None:
         """The item's row under ``key``. Raises ResourceNotFound while the table is not there."""
         span = self._span
@@ -192,9 +209,15 @@ class Tables:
     """The tables of one node, by namespace and name."""
 
     def __init__(
-        self, changes: SchemaChanges, clock: Clock, region: str, account: str = ACCOUNT
+        self,
+        changes: SchemaChanges,
+        coordinator: Coordinator,
+        clock: Clock,
+        region: str,
+        account: str = ACCOUNT,
     ) -> None:
         self._changes = changes
+        self._coordinator = coordinator
         self._clock = clock
         self.region = region
         self.account = account
@@ -276,6 +299,39 @@ class Tables:
         """Return when there is no table of that name."""
         while self.find(namespace, name) is not None:
             await self._changes.moved.park()
+
+    async def transact_write(
+        self,
+        actions: Sequence[TransactionAction],
+        *,
+        token: str | None = None,
+        request_hash: bytes = b"",
+    ) -> Outcome:
+        """Have all actions take effect at one moment, or none.
+
+        No two actions are on the same item. ``token``, qualified by the caller's namespace, makes
+        the request idempotent for ten minutes; ``request_hash`` is the same for equal requests.
+
+        Raises:
+            TransactionInProgress, IdempotentParameterMismatch: what became of the token.
+            ResourceNotFound, Throttled, Unavailable: nothing has changed.
+            OutcomeUnknown: it will be wholly there or wholly not.
+        """
+        placed = [
+            (action.table.partition_of(action.command.key), action.command) for action in actions
+        ]
+        return await self._coordinator.write(placed, token, request_hash)
+
+    async def transact_get(
+        self, reads: Sequence[tuple[TableRef, bytes]]
+    ) -> list[Row | Contended | None]:
+        """The rows under these keys as they were at one moment.
+
+        ``Contended`` stands for an item that a transaction under way is about to write.
+        """
+        return self._coordinator.read(
+            [(table.partition_of(key), table.table.tree, key) for table, key in reads]
+        )
 
     async def breathe(self) -> None:
         """A checkpoint: whoever is ready runs now."""

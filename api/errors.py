@@ -19,6 +19,7 @@ import msgspec
 from ..errors import (
     ConditionFailed,
     ConfigurationError,
+    IdempotentParameterMismatch,
     InvalidRequest,
     ItemCollectionTooLarge,
     LimitExceeded,
@@ -31,6 +32,7 @@ from ..errors import (
     Throttled,
     TransactionCanceled,
     TransactionConflict,
+    TransactionInProgress,
     Unavailable,
 )
 
@@ -284,6 +286,8 @@ _BY_MESSAGE: dict[type[MillstreamError], type[WireError]] = {
     LimitExceeded: LimitExceededException,
     ItemCollectionTooLarge: ItemCollectionSizeLimitExceededException,
     TransactionConflict: TransactionConflictException,
+    TransactionInProgress: TransactionInProgressException,
+    IdempotentParameterMismatch: IdempotentParameterMismatchException,
     Unavailable: ServiceUnavailable,
 }
 

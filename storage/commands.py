@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..errors import InvalidRequest
 from ..expressions import Condition, Update
 from .rows import Row
 
@@ -49,7 +50,67 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
     values: dict[str, Any] = {}
 
 
+class Check(msgspec.Struct, frozen=True, tag=True):
+    """Nothing but a condition on the item under ``key``; only within a transaction."""
+
+    key: bytes
+    condition: Condition
+    values: dict[str, Any] = {}
+
+
+class CheckVersion(msgspec.Struct, frozen=True, tag=True):
+    """That the row under ``key`` is still of version ``hlc`` (0: that there is none)."""
+
+    key: bytes
+    hlc: int
+
+
 Command = Put | UpdateItem | Delete
+Action = Put | UpdateItem | Delete | Check | CheckVersion
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A client token, qualified by its namespace, and what its request was.
+
+    ``request_hash`` is the same for requests that say the same. ``used_ms`` is when the transaction
+    completes, milliseconds since the epoch.
+    """
+
+    token: str
+    request_hash: bytes
+    used_ms: int
+
+
+class Transact(msgspec.Struct, frozen=True, tag=True):
+    """A whole transaction on one partition: all actions take effect, in one log entry, or none.
+
+    Answered by ``Outcome``.
+    """
+
+    actions: tuple[Action, ...]
+    token: Token | None = None
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """One partition's part of a transaction: decide it and hold its items until ``Decide``.
+
+    Answered by ``Promise``, or by ``Outcome`` if it cannot be promised.
+    """
+
+    transaction: str
+    actions: tuple[Action, ...]
+
+
+class Decide(msgspec.Struct, frozen=True, tag=True):
+    """The end of a prepared transaction: its writes at ``timestamp``, or nothing (None).
+
+    Doing it twice, or for a transaction that was never prepared, does nothing. ``token`` is to be
+    remembered here with the commit. Answered by ``Outcome`` with the results of the writes.
+    """
+
+    transaction: str
+    timestamp: int | None
+    token: Token | None = None
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -63,3 +124,38 @@ class Refused(msgspec.Struct, frozen=True):
     """The condition was false for ``found``, the item's row at that moment (None: no item)."""
 
     found: Row | None
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A condition that writes nothing held, for ``found``."""
+
+    found: Row | None
+
+
+class Contended(msgspec.Struct, frozen=True):
+    """Another transaction holds the item, or it is not of the version expected."""
+
+
+class Untried(msgspec.Struct, frozen=True):
+    """Not decided, because another part of the transaction had failed already."""
+
+
+ActionResult = Written | Checked | Refused | Contended | Untried | InvalidRequest
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a transaction ended, with one result for each action, in order.
+
+    ``replayed``: its token had been used for the same request, so that nothing was done now.
+    """
+
+    committed: bool
+    results: tuple[ActionResult, ...]
+    replayed: bool = False
+
+
+class Promise(msgspec.Struct, frozen=True):
+    """The part can be committed at any timestamp from ``bound`` on; its items are held."""
+
+    bound: int
+    results: tuple[ActionResult, ...]

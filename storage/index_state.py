@@ -15,7 +15,7 @@ import msgspec
 
 from ..model.schema import GlobalIndex
 from .commands import Written
-from .records import IndexEffect, IndexProgress, Record
+from .records import IndexEffect, IndexProgress, Prepared, Record
 from .rows import Row, decode_row
 from .table_state import Evaluation, replace_row
 from .totals import Totals
@@ -38,7 +38,16 @@ class IndexBatch(msgspec.Struct, frozen=True, tag=True):
 class IndexState:
     """Entries of one hash range of a global index."""
 
-    __slots__ = ("_btree", "_pending", "index", "progress", "schema", "totals")
+    __slots__ = (
+        "_btree",
+        "_pending",
+        "closed_below",
+        "index",
+        "progress",
+        "promises",
+        "schema",
+        "totals",
+    )
 
     def __init__(
         self,
@@ -55,6 +64,9 @@ class IndexState:
         self.schema = 0
         #: Base log -> what is committed here of it.
         self.progress = progress
+        #: No transaction is prepared in an index.
+        self.promises: dict[str, Prepared] = {}
+        self.closed_below: int | None = None
         #: Base log -> what is proposed here of it.
         self._pending: dict[str, IndexProgress] = {}
 

@@ -30,9 +30,18 @@ import msgspec
 from ..errors import Corrupt, WrongFormat
 from ..limits import BATCH_PAYLOAD_BYTES, BATCH_RECORDS_MAX
 from ..model.versions import HybridClock
+from .commands import Promise
 from .log.entry import ZERO_HASH, EntryHeader, Link, check_entry, decode_entry, encode_entry
 from .log.interface import Append
-from .records import Barrier, Claim, IndexProgress, Record, decode_records, encode_records
+from .records import (
+    Barrier,
+    Claim,
+    IndexProgress,
+    Prepared,
+    Record,
+    decode_records,
+    encode_records,
+)
 from .table_state import Evaluation
 from .totals import Totals
 
@@ -43,7 +52,8 @@ class Position(msgspec.Struct, frozen=True):
     """Where a partition stands, as stored beside its rows.
 
     ``lsn``, ``epoch``, ``timestamp`` and ``hash`` are those of the last applied entry; ``schema``
-    the version that effects followed; ``totals`` by tree; ``progress`` by base log, for an index.
+    the version that effects followed; ``totals`` by tree; ``progress`` by base log, for an index;
+    ``promises`` what is prepared and undecided.
     """
 
     lsn: int
@@ -53,6 +63,7 @@ class Position(msgspec.Struct, frozen=True):
     totals: dict[int, tuple[int, int, int]]
     progress: dict[str, IndexProgress] = {}
     schema: int = 0
+    promises: list[Prepared] = []
     format: int = POSITION_FORMAT
 
 
@@ -82,6 +93,16 @@ class State(Protocol):
     @property
     def schema(self) -> int:
         """The schema version that effects follow; 0 where there is none."""
+        ...
+
+    @property
+    def promises(self) -> dict[str, Prepared]:
+        """Transactions that are prepared here, durably."""
+        ...
+
+    @property
+    def closed_below(self) -> int | None:
+        """Nothing prepared here will write at or below this; None if nothing is prepared."""
         ...
 
     def evaluate(self, command: Any, hlc: int) -> Evaluation: ...
@@ -178,6 +199,17 @@ class Partition:
         return 0 if self._link is None else self._link.lsn
 
     @property
+    def closed_timestamp(self) -> int:
+        """At or below this, nothing will be written here any more: a consistent cut can be had.
+
+        Everything applied lies at or below the last entry's timestamp, everything proposed later
+        above it, except what prepared transactions (and writes that pass them) may still do.
+        """
+        applied = 0 if self._link is None else self._link.timestamp
+        below = self.state.closed_below
+        return applied if below is None else min(applied, below)
+
+    @property
     def queued_bytes(self) -> int:
         """Payload gathered for the next entry, roughly."""
         return self._building.payload_bytes
@@ -199,6 +231,7 @@ class Partition:
             totals={tree: totals.as_tuple() for tree, totals in self.state.totals.items()},
             progress=dict(self.state.progress),
             schema=self.state.schema,
+            promises=list(self.state.promises.values()),
         )
 
     # Recovery.
@@ -239,6 +272,9 @@ class Partition:
         assert self.serving
         assert not self.failed
         evaluation = self.state.evaluate(command, self._clock.next(now_ms))
+        if isinstance(evaluation.result, Promise):
+            # The transaction may take effect at its bound; what comes after it must be later.
+            self._clock.observe(evaluation.result.bound)
         answer = Answer(ticket, evaluation.result)
         if evaluation.records:
             building = self._building

@@ -1,9 +1,8 @@
 """What a log entry's payload holds: effects, not requests.
 
 A payload is a MessagePack array of records; a record is an array that begins with its kind's
-number. Numbers are never reused. Kinds 7 to 10 are taken by transactions and splits, which come
-later; an unknown kind is refused, never skipped, because every reader of the log must agree on
-what it says.
+number. Numbers are never reused. An unknown kind is refused, never skipped, because every reader
+of the log must agree on what it says.
 
 ====  =================  =====================================================================
 kind  record             written by
@@ -14,8 +13,11 @@ kind  record             written by
 4     Release            an owner that stops in good order
 5     IndexProgress      a global index's partition: how far a base log has been carried over
 6     IndexEffect        a global index's partition: one entry put or removed
-7-10  Prepare, Commit,   reserved
-      Abort, Split
+7     Prepared           the partition: a part of a transaction that it has promised
+8     Committed          the partition: that part is over; its effects follow in this entry
+9     Aborted            the partition: that part is over without effects
+10    (Split)            reserved
+11    TokenUsed          the partition that remembers a transaction's client token
 ====  =================  =====================================================================
 """
 
@@ -108,11 +110,66 @@ class IndexEffect(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False)
         return Row(self.body, self.size_bytes, self.hlc, self.region)
 
 
-Record = Effect | Barrier | Claim | Release | IndexProgress | IndexEffect
+class Intent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a prepared transaction will make of the item under ``key`` (``body`` None: absent)."""
+
+    key: bytes
+    body: bytes | None
+    size_bytes: int
+
+
+class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """A part of a transaction that this partition can commit at any timestamp from ``bound`` on.
+
+    Its keys are held until Committed or Aborted: those of ``intents``, and ``checked``, on which
+    it only has conditions. On keys in ``passable`` it depends on nothing, so that single writes
+    may go before it.
+    """
+
+    transaction: str
+    bound: int
+    intents: list[Intent]
+    checked: list[bytes]
+    passable: list[bytes]
+
+
+class Committed(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """The prepared part has taken effect at ``timestamp``; its effects are in the same entry."""
+
+    transaction: str
+    timestamp: int
+
+
+class Aborted(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """The prepared part has no effect."""
+
+    transaction: str
+
+
+class TokenUsed(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A client token and the hash of its request, remembered for ten minutes from ``used_ms``."""
+
+    token: str
+    request_hash: bytes
+    used_ms: int
+
+
+Record = (
+    Effect
+    | Barrier
+    | Claim
+    | Release
+    | IndexProgress
+    | IndexEffect
+    | Prepared
+    | Committed
+    | Aborted
+    | TokenUsed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
-_KINDS = frozenset(range(1, 7))
+_KINDS = frozenset((*range(1, 10), 11))
 
 
 def encode_records(records: Sequence[Record]) -> bytes:

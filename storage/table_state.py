@@ -11,18 +11,73 @@ proposed and not yet applied, with the newest row proposed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, TransactionConflict
+from ..limits import TRANSACTION_GAP
 from ..model.schema import GlobalIndex, LocalIndex, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
 from .checks import check_updated_item
-from .commands import Command, Delete, Put, Refused, UpdateItem, Written
+from .commands import (
+    Action,
+    ActionResult,
+    Check,
+    Checked,
+    CheckVersion,
+    Command,
+    Contended,
+    Decide,
+    Delete,
+    Outcome,
+    Prepare,
+    Promise,
+    Put,
+    Refused,
+    Token,
+    Transact,
+    UpdateItem,
+    Written,
+)
 from .indexes import entry_body, entry_key
-from .records import Barrier, Effect, IndexProgress, Record
+from .records import (
+    Aborted,
+    Barrier,
+    Committed,
+    Effect,
+    IndexProgress,
+    Intent,
+    Prepared,
+    Record,
+    TokenUsed,
+)
 from .rows import Row, decode_row, encode_row, row_size_bytes
 from .totals import Totals
+from .transactions import Transactions
 from .tree.btree import BTree
+
+#: The tree of client tokens, shared by all partitions of a node. Its rows are not counted in any
+#: totals: each says what it has to say for ten minutes.
+TOKEN_TREE = 3
+CONFLICT = "Transaction is ongoing for the item"
+
+
+class _View:
+    """What one action sees and would do."""
+
+    __slots__ = ("data", "is_pending", "new", "old", "old_item", "result")
+
+    def __init__(self, data: bytes | None, old: Row | None, is_pending: bool) -> None:
+        #: The stored row, if nothing is pending on the key.
+        self.data = data
+        self.old = old
+        #: The old item, decoded where something needs it.
+        self.old_item: Item | None = None
+        self.new: Row | None = None
+        #: Whether what was seen is proposed and not yet committed.
+        self.is_pending = is_pending
+        self.result: ActionResult = Contended()
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -32,9 +87,12 @@ class Evaluation(msgspec.Struct, frozen=True):
     everything that was looked at is committed: ``waits`` says whether something was not yet.
     """
 
-    result: Written | Refused | InvalidRequest
+    result: ActionResult | Outcome | Promise | TransactionConflict
     records: tuple[Record, ...] = ()
     waits: bool = False
+
+
+Request = Command | Transact | Prepare | Decide
 
 
 class TableState:
@@ -47,12 +105,20 @@ class TableState:
         "_pending",
         "_region",
         "_seen",
+        "_transactions",
         "progress",
         "table",
         "totals",
     )
 
-    def __init__(self, table: Table, btree: BTree, region: int, totals: dict[int, Totals]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        btree: BTree,
+        region: int,
+        totals: dict[int, Totals],
+        promises: Iterable[Prepared] = (),
+    ) -> None:
         #: The schema that effects follow from now on; replaced by a barrier.
         self.table = table
         self._btree = btree
@@ -67,6 +133,9 @@ class TableState:
         self.totals = totals
         #: A table is fed by nobody's log.
         self.progress: dict[str, IndexProgress] = {}
+        self._transactions = Transactions()
+        for promise in promises:
+            self._transactions.apply_promise(promise)
         self._local: tuple[LocalIndex, ...] = ()
         self._global: tuple[GlobalIndex, ...] = ()
         self.adopt(table)
@@ -84,6 +153,20 @@ class TableState:
         """The schema version that effects follow."""
         return self.table.schema_version
 
+    @property
+    def promises(self) -> dict[str, Prepared]:
+        """Transactions that are prepared here, durably."""
+        return self._transactions.durable
+
+    @property
+    def closed_below(self) -> int | None:
+        """Nothing prepared here will write at or below this; None if nothing is prepared."""
+        return self._transactions.closed_below()
+
+    def will_change(self, key: bytes) -> bool:
+        """Whether a transaction under way intends to write ``key``."""
+        return self._transactions.will_write(key)
+
     # Reading: committed rows only.
 
     def get(self, key: bytes) -> Row | None:
@@ -93,38 +176,141 @@ class TableState:
 
     # Deciding.
 
-    def evaluate(self, command: Command, hlc: int) -> Evaluation:
+    def evaluate(self, command: Request, hlc: int) -> Evaluation:
         """Decide ``command`` at version ``hlc``, against committed and pending rows."""
+        match command:
+            case Transact():
+                return self._transact(command, hlc)
+            case Prepare():
+                return self._prepare(command, hlc)
+            case Decide():
+                return self._end(command)
+        held = self._transactions.holds(command.key)
+        view = self._look(command, hlc)
+        if held:
+            old_hlc = 0 if view.old is None else view.old.hlc
+            version = self._transactions.version_for_passing(command.key, old_hlc)
+            if version is None:
+                return Evaluation(TransactionConflict(CONFLICT), waits=view.is_pending)
+            view = self._look(command, version)
+            hlc = version
+        if not isinstance(view.result, Written):
+            return Evaluation(view.result, waits=view.is_pending)
+        effect = self._effect(command.key, view, hlc, 0)
+        return Evaluation(view.result, (effect,), True)
+
+    def _look(self, command: Action, hlc: int) -> _View:
+        """What ``command`` would do now, at version ``hlc``. Changes nothing."""
         key = command.key
         pending = self._pending.get(key)
+        data = None
         if pending is None:
             data = self._btree.get(self.table.tree, key)
             old = None if data is None else decode_row(key, data)
         else:
             old = pending[0]
+        view = _View(data, old, pending is not None)
+        if isinstance(command, CheckVersion):
+            found = 0 if old is None else old.hlc
+            view.result = Checked(old) if found == command.hlc else Contended()
+            return view
         condition = command.condition
-        old_item = None
         if old is not None and (
             condition is not None or self._global or isinstance(command, UpdateItem)
         ):
-            old_item = decode_item(old.body)
-        if condition is not None and not condition.matches(old_item, command.values):
-            return Evaluation(Refused(old), waits=pending is not None)
-        new: Row | None
+            view.old_item = decode_item(old.body)
+        if condition is not None and not condition.matches(view.old_item, command.values):
+            view.result = Refused(old)
+            return view
         match command:
             case Put():
-                body, size_bytes = command.body, command.size_bytes
-                new = Row(body, size_bytes, hlc, self._region)
+                view.new = Row(command.body, command.size_bytes, hlc, self._region)
             case Delete():
-                new = None
+                view.new = None
             case UpdateItem():
                 try:
-                    new = self._updated(command, old_item, hlc)
+                    view.new = self._updated(command, view.old_item, hlc)
                 except InvalidRequest as error:
-                    return Evaluation(error, waits=pending is not None)
-        if pending is None:
-            self._seen[key] = data
-        return self._effect(key, old, old_item, new, hlc)
+                    view.result = error
+                    return view
+            case Check():
+                view.result = Checked(old)
+                return view
+        view.result = Written(old, view.new)
+        return view
+
+    # Transactions: see ``transactions.py``.
+
+    def _views(self, actions: tuple[Action, ...], hlc: int) -> tuple[list[_View], bool, bool]:
+        """Every action's view; whether all are well; whether something seen is not committed."""
+        views = []
+        for action in actions:
+            view = self._look(action, hlc)
+            if self._transactions.holds(action.key):
+                view.result = Contended()
+            views.append(view)
+        well = all(isinstance(view.result, Written | Checked) for view in views)
+        return views, well, any(view.is_pending for view in views)
+
+    def _transact(self, command: Transact, hlc: int) -> Evaluation:
+        views, well, waits = self._views(command.actions, hlc)
+        outcome = Outcome(well, tuple(view.result for view in views))
+        if not well:
+            return Evaluation(outcome, waits=waits)
+        records: list[Record] = [
+            self._effect(action.key, view, hlc, hlc)
+            for action, view in zip(command.actions, views, strict=True)
+            if isinstance(view.result, Written)
+        ]
+        if command.token is not None:
+            records.append(_token_used(command.token))
+        # A transaction that only checks waits for what it saw, like a refusal.
+        return Evaluation(outcome, tuple(records), waits or bool(records))
+
+    def _prepare(self, command: Prepare, hlc: int) -> Evaluation:
+        views, well, waits = self._views(command.actions, hlc)
+        results = tuple(view.result for view in views)
+        if not well:
+            return Evaluation(Outcome(False, results), waits=waits)
+        intents, checked, passable = [], [], []
+        for action, view in zip(command.actions, views, strict=True):
+            if isinstance(view.result, Checked):
+                checked.append(action.key)
+                continue
+            body, size_bytes = (None, 0) if view.new is None else (
+                view.new.body,
+                view.new.size_bytes,
+            )
+            intents.append(Intent(action.key, body, size_bytes))
+            if isinstance(action, Put | Delete) and action.condition is None:
+                passable.append(action.key)
+        bound = hlc + TRANSACTION_GAP
+        promise = Prepared(command.transaction, bound, intents, checked, passable)
+        self._transactions.hold(promise)
+        return Evaluation(Promise(bound, results), (promise,), True)
+
+    def _end(self, command: Decide) -> Evaluation:
+        transactions, name = self._transactions, command.transaction
+        promise = transactions.prepared.get(name)
+        outcome = Outcome(command.timestamp is not None, ())
+        if promise is None:
+            return Evaluation(outcome, waits=transactions.is_ending(name))
+        transactions.end(name)
+        if command.timestamp is None:
+            return Evaluation(outcome, (Aborted(name),), True)
+        timestamp = command.timestamp
+        assert timestamp >= promise.bound
+        records: list[Record] = [Committed(name, timestamp)]
+        for intent in promise.intents:
+            view = self._look(Delete(intent.key), timestamp)
+            if intent.body is not None:
+                view.new = Row(
+                    intent.body, intent.size_bytes, timestamp, self._region, timestamp
+                )
+            records.append(self._effect(intent.key, view, timestamp, timestamp))
+        if command.token is not None:
+            records.append(_token_used(command.token))
+        return Evaluation(outcome, tuple(records), True)
 
     def _updated(self, command: UpdateItem, old_item: Item | None, hlc: int) -> Row | None:
         update = command.update
@@ -139,14 +325,11 @@ class TableState:
             size_bytes = check_updated_item(self.table, item, update.names)
         return Row(encode_item(item), size_bytes, hlc, self._region)
 
-    def _effect(
-        self,
-        key: bytes,
-        old: Row | None,
-        old_item: Item | None,
-        new: Row | None,
-        hlc: int,
-    ) -> Evaluation:
+    def _effect(self, key: bytes, view: _View, hlc: int, transaction: int) -> Effect:
+        """The effect of what ``view`` says, which is pending from now on."""
+        old, old_item, new = view.old, view.old_item, view.new
+        if new is not None and transaction:
+            new = Row(new.body, new.size_bytes, hlc, self._region, transaction)
         old_index_keys = None
         if old_item is not None and self._global:
             old_index_keys = {
@@ -154,20 +337,23 @@ class TableState:
                 for index in self._global
                 if (entry := entry_key(self.table, index, old_item, key)) is not None
             }
-        effect = Effect(
+        pending = self._pending.get(key)
+        if pending is None:
+            self._seen[key] = view.data
+            self._pending[key] = (new, 1)
+        else:
+            self._pending[key] = (new, pending[1] + 1)
+        return Effect(
             self.table.schema_version,
             key,
             None if new is None else new.body,
             0 if new is None else new.size_bytes,
             hlc,
             self._region,
-            0,
+            transaction,
             _same(old, new),
             old_index_keys,
         )
-        count = self._pending[key][1] if key in self._pending else 0
-        self._pending[key] = (new, count + 1)
-        return Evaluation(Written(old, new), (effect,), True)
 
     # Applying.
 
@@ -178,6 +364,14 @@ class TableState:
                 self._apply_effect(record)
             case Barrier():
                 self.adopt(msgspec.msgpack.decode(record.table, type=Table))
+            case Prepared():
+                self._transactions.apply_promise(record)
+            case Committed() | Aborted():
+                self._transactions.apply_end(record.transaction)
+            case TokenUsed():
+                key = record.token.encode()
+                row = Row(record.request_hash, 0, record.used_ms)
+                self._btree.put(TOKEN_TREE, key, encode_row(key, row))
             case _:
                 pass
 
@@ -238,6 +432,10 @@ def replace_row(btree: BTree, tree: int, totals: Totals, key: bytes, row: Row | 
     data = encode_row(key, row)
     btree.put(tree, key, data)
     totals.replace(old_data, old_size_bytes, data, row.size_bytes)
+
+
+def _token_used(token: Token) -> TokenUsed:
+    return TokenUsed(token.token, token.request_hash, token.used_ms)
 
 
 def _same(old: Row | None, new: Row | None) -> bool:

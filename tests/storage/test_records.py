@@ -51,7 +51,7 @@ def test_a_field_added_later_with_a_default_can_be_absent() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [7, 8, 9, 10, 11, 200])
+@pytest.mark.parametrize("kind", [10, 12, 200])
 def test_an_unknown_kind_is_refused_not_skipped(kind: int) -> None:
     with pytest.raises(WrongFormat):
         decode_records(msgspec.msgpack.encode([[4, 1], [kind, b"x"]]))

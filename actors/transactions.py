@@ -1,0 +1,485 @@
+"""The transaction coordinator: prepare everywhere, decide once, tell everybody.
+
+It keeps nothing that matters: what is promised lies in the partitions' logs, what is decided in the
+*ledger*, a system partition with one row for each transaction that is being ended. Whoever finds a
+promise without a coordinator (after a crash: ``recover``) asks the ledger; if it says nothing, it
+writes "aborted" there, on the condition that nothing is written yet, and so the first decision to
+reach the ledger is the only one.
+
+A transaction whose items all lie in one partition needs none of that: it is one log entry.
+
+============  ===================================  ==============================================
+step          made durable                         a crash after it
+============  ===================================  ==============================================
+prepare       Prepared in each partition's log     aborted by recovery
+decide        a row in the ledger                  committed by recovery
+commit        Committed and effects in each log    the rest is committed by recovery
+forget        the row's removal                    nothing
+============  ===================================  ==============================================
+
+Callers wait through it all even when they are cancelled (it takes a few syncs); what they asked is
+then not half known to themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+import trio
+
+from ..errors import (
+    IdempotentParameterMismatch,
+    MillstreamError,
+    OutcomeUnknown,
+    Throttled,
+    TransactionInProgress,
+    Unavailable,
+)
+from ..expressions import compile_expressions
+from ..host.buggify import buggify
+from ..limits import (
+    TOKEN_MILLISECONDS_MAX,
+    TOKEN_SWEEP_ROWS,
+    TOKEN_SWEEP_SECONDS,
+    TRANSACTION_RECOVERY_SECONDS,
+    TRANSACTION_RETRY_SECONDS,
+)
+from ..model.keys import encode_component, successor, table_key
+from ..model.schema import (
+    HASH_SPACE_END,
+    KeyAttribute,
+    KeySchema,
+    Partition,
+    Status,
+    Table,
+)
+from ..model.values import Item, decode_item, encode_item, item_size_bytes
+from ..storage.commands import (
+    Action,
+    ActionResult,
+    Contended,
+    Decide,
+    Delete,
+    Outcome,
+    Prepare,
+    Promise,
+    Put,
+    Refused,
+    Token,
+    Transact,
+    Untried,
+)
+from ..storage.rows import Row, decode_row
+from ..storage.table_state import TOKEN_TREE, TableState
+from ..storage.tree.btree import BTree
+from .mailbox import Reply
+from .partition import PartitionActor
+
+logger = logging.getLogger(__name__)
+
+LEDGER_LOG = "ledger"
+LEDGER_TREE = 2
+
+#: The ledger described as a table, so that an ordinary partition holds it.
+LEDGER_TABLE = Table(
+    namespace="",
+    name="ledger",
+    table_id="ledger",
+    status=Status.ACTIVE,
+    created_ms=0,
+    key=KeySchema((KeyAttribute("transaction", "S"),)),
+    attribute_kinds={"transaction": "S"},
+    tree=LEDGER_TREE,
+    partitions=(Partition(LEDGER_LOG, 0, HASH_SPACE_END - 1),),
+)
+
+
+_NEW = compile_expressions(
+    condition="attribute_not_exists(#t)", names={"#t": "transaction"}
+).condition
+
+
+class CoordinatorDied(Exception):
+    """Raised by simulations at the coordinator's steps; recovery ends what it leaves."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What the ledger says of a transaction: its timestamp, or None if it is aborted."""
+
+    timestamp: int | None
+    token: Token | None
+
+
+class _Part:
+    """What one partition has to do in a transaction."""
+
+    __slots__ = ("actions", "actor", "indexes", "result")
+
+    def __init__(self, actor: PartitionActor) -> None:
+        self.actor = actor
+        #: Which of the transaction's actions these are.
+        self.indexes: list[int] = []
+        self.actions: list[Action] = []
+        self.result: Promise | Outcome | MillstreamError | None = None
+
+
+class Coordinator:
+    """Runs transactions. One per node; each runs in its caller's task."""
+
+    def __init__(
+        self,
+        ledger: PartitionActor,
+        actors: Callable[[], Iterable[PartitionActor]],
+        btree: BTree,
+        now_ms: Callable[[], int],
+        name: str,
+    ) -> None:
+        self._ledger = ledger
+        self._actors = actors
+        self._btree = btree
+        self._now_ms = now_ms
+        #: Begins the names of this start's transactions.
+        self._name = name
+        self._count = 0
+        #: Transactions that a task is working on; recovery leaves them alone.
+        self._active: set[str] = set()
+        #: Client token -> the hash of the request that is under way with it.
+        self._running: dict[str, bytes] = {}
+        #: Set when transactions run that recovery may have to end.
+        self._used = trio.Event()
+
+    # Writing.
+
+    async def write(
+        self,
+        actions: Sequence[tuple[PartitionActor, Action]],
+        token: str | None,
+        request_hash: bytes,
+    ) -> Outcome:
+        """Have all actions take effect, or none.
+
+        Raises:
+            TransactionInProgress, IdempotentParameterMismatch: what became of the token.
+            Throttled, Unavailable: nothing has changed.
+            OutcomeUnknown: it will be wholly there or wholly not.
+        """
+        used = None
+        if token is not None:
+            if self._is_replay(token, request_hash):
+                return Outcome(True, (), replayed=True)
+            used = Token(token, request_hash, self._now_ms())
+            self._running[token] = request_hash
+        try:
+            with trio.CancelScope(shield=True):
+                outcome = await self._write(_parts(actions), len(actions), used)
+        finally:
+            if token is not None:
+                del self._running[token]
+        return outcome
+
+    def _is_replay(self, token: str, request_hash: bytes) -> bool:
+        """Whether the same request has succeeded with this token in the last ten minutes."""
+        running = self._running.get(token)
+        if running is not None:
+            if running != request_hash:
+                raise IdempotentParameterMismatch(_MISMATCH)
+            raise TransactionInProgress("Transaction is in progress")
+        key = token.encode()
+        data = self._btree.get(TOKEN_TREE, key)
+        if data is None:
+            return False
+        row = decode_row(key, data)
+        if row.hlc + TOKEN_MILLISECONDS_MAX < self._now_ms():
+            return False
+        if row.body != request_hash:
+            raise IdempotentParameterMismatch(_MISMATCH)
+        return True
+
+    async def _write(self, parts: list[_Part], count: int, token: Token | None) -> Outcome:
+        if len(parts) == 1:
+            outcome: Outcome = await parts[0].actor.write(
+                Transact(tuple(parts[0].actions), token)
+            )
+            return outcome
+        self._count += 1
+        transaction = f"{self._name}-{self._count}"
+        self._active.add(transaction)
+        self._used.set()
+        try:
+            return await self._two_phases(transaction, parts, count, token)
+        except CoordinatorDied:
+            raise OutcomeUnknown("The transaction's coordinator has ended") from None
+        finally:
+            self._active.discard(transaction)
+
+    async def _two_phases(
+        self, transaction: str, parts: list[_Part], count: int, token: Token | None
+    ) -> Outcome:
+        await self._prepare(transaction, parts)
+        if buggify("coordinator dies after prepare"):
+            raise CoordinatorDied
+        promises = [part.result for part in parts if isinstance(part.result, Promise)]
+        if len(promises) < len(parts):
+            self._tell_nowait(transaction, parts)
+            for part in parts:
+                if isinstance(part.result, MillstreamError):
+                    raise _nothing_changed(part.result)
+            return Outcome(False, _gathered(parts, count))
+        timestamp = max(promise.bound for promise in promises)
+        decision = await self._decide(transaction, Decision(timestamp, token))
+        if buggify("coordinator dies after the decision"):
+            raise CoordinatorDied
+        if not await self._tell(transaction, decision, [part.actor for part in parts]):
+            raise OutcomeUnknown("A partition stopped before it could be told")
+        assert decision.timestamp is not None, "recovery leaves active transactions alone"
+        self._forget(transaction)
+        return Outcome(True, _gathered(parts, count))
+
+    async def _prepare(self, transaction: str, parts: list[_Part]) -> None:
+        """Ask every partition for its promise, all at once; the answers are in the parts."""
+        asked: list[tuple[_Part, Reply]] = []
+        for part in parts:
+            try:
+                reply = part.actor.ask(Prepare(transaction, tuple(part.actions)))
+            except MillstreamError as error:
+                part.result = error
+            else:
+                asked.append((part, reply))
+        for part, reply in asked:
+            try:
+                part.result = await reply.wait()
+            except MillstreamError as error:
+                part.result = error
+
+    def _tell_nowait(self, transaction: str, parts: list[_Part]) -> None:
+        """Have a transaction that could not be promised everywhere forgotten; nobody waits."""
+        for part in parts:
+            if not isinstance(part.result, Outcome):
+                try:
+                    part.actor.ask(Decide(transaction, None))
+                except MillstreamError as error:
+                    logger.info("transaction %s is left to recovery: %s", transaction, error)
+
+    async def _decide(self, transaction: str, wanted: Decision) -> Decision:
+        """Make ``wanted`` the ledger's word, unless it has given another; what it says then.
+
+        Raises OutcomeUnknown if the node stops meanwhile.
+        """
+        item = _ledger_item(transaction, wanted)
+        put = Put(_ledger_key(transaction), item, encode_item(item), item_size_bytes(item), _NEW)
+        while True:
+            try:
+                result = await self._ledger.write(put)
+            except (OutcomeUnknown, Throttled):
+                # The ledger's partition reads its log again; then it knows.
+                await trio.sleep(TRANSACTION_RETRY_SECONDS)
+                continue
+            except Unavailable:
+                raise OutcomeUnknown("The node is stopping; recovery will end it") from None
+            if isinstance(result, Refused):
+                assert result.found is not None
+                return _decision(decode_item(result.found.body))
+            return wanted
+
+    async def _tell(
+        self, transaction: str, decision: Decision, actors: Sequence[PartitionActor]
+    ) -> bool:
+        """Tell every partition, until each has it in its log or is no more.
+
+        False if one is not served and will have to be told at the next start: then the ledger
+        must not forget the decision.
+        """
+        left = list(actors)
+        told = True
+        while left:
+            asked: list[tuple[PartitionActor, Reply]] = []
+            again: list[PartitionActor] = []
+            for actor in left:
+                token = decision.token if actor is actors[0] else None
+                try:
+                    reply = actor.ask(Decide(transaction, decision.timestamp, token))
+                except Unavailable:
+                    told = told and self._is_removed(actor)
+                except MillstreamError:
+                    again.append(actor)
+                else:
+                    asked.append((actor, reply))
+                if buggify("coordinator dies between commits"):
+                    raise CoordinatorDied
+            for actor, reply in asked:
+                try:
+                    await reply.wait()
+                except Unavailable:
+                    told = told and self._is_removed(actor)
+                except MillstreamError:
+                    again.append(actor)
+            left = again
+            if left:
+                await trio.sleep(TRANSACTION_RETRY_SECONDS)
+        return told
+
+    def _is_removed(self, actor: PartitionActor) -> bool:
+        """Whether the partition went with its table, rather than with the node or its disk."""
+        return all(actor is not other for other in self._actors())
+
+    def _forget(self, transaction: str) -> None:
+        """Remove the ledger's row; if that fails, recovery does it at the next start."""
+        try:
+            self._ledger.ask(Delete(_ledger_key(transaction)))
+        except MillstreamError as error:
+            logger.info("transaction %s stays in the ledger: %s", transaction, error)
+
+    # Reading.
+
+    def read(
+        self, reads: Sequence[tuple[PartitionActor, int, bytes]]
+    ) -> list[Row | Contended | None]:
+        """Rows as they were together at one moment; ``Contended`` for what is being changed.
+
+        In the paper this takes two rounds, the second to see that no version has moved. Here all
+        partitions are read without a checkpoint between, which is one moment by construction; an
+        item that a prepared transaction is about to write may already be changed elsewhere, so
+        that it cannot be told.
+        """
+        found: list[Row | Contended | None] = []
+        for actor, tree, key in reads:
+            state = actor.machine.state
+            if isinstance(state, TableState) and state.will_change(key):
+                found.append(Contended())
+            else:
+                found.append(actor.get(tree, key))
+        return found
+
+    # Recovery.
+
+    async def recover(self) -> None:
+        """End every transaction that is promised somewhere and has no coordinator."""
+        holders: dict[str, list[PartitionActor]] = {}
+        for actor in self._actors():
+            for transaction in actor.machine.state.promises:
+                if transaction not in self._active:
+                    holders.setdefault(transaction, []).append(actor)
+        for transaction, actors in holders.items():
+            self._active.add(transaction)
+            try:
+                decision = await self._decide(transaction, Decision(None, None))
+                if await self._tell(transaction, decision, actors):
+                    self._forget(transaction)
+            finally:
+                self._active.discard(transaction)
+            logger.info(
+                "transaction %s was found without a coordinator and %s",
+                transaction,
+                "aborted" if decision.timestamp is None else "committed",
+            )
+
+    async def clean_ledger(self) -> None:
+        """Remove the rows of transactions that nobody has to be told of any more."""
+        waiting = {name for actor in self._actors() for name in actor.machine.state.promises}
+        done = [
+            key
+            for key, row in self._ledger.rows(LEDGER_TREE, b"", None)
+            if decode_item(row.body)["transaction"]["S"] not in waiting | self._active
+        ]
+        for key in done:
+            await self._ledger.write(Delete(key))
+
+    async def run(self) -> None:
+        """Recover what coordinators leave, and forget old client tokens, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._sweep_tokens)
+
+    async def _watch(self) -> None:
+        while True:
+            await self._used.wait()
+            self._used = trio.Event()
+            await trio.sleep(TRANSACTION_RECOVERY_SECONDS)
+            try:
+                await self.recover()
+            except (OutcomeUnknown, Unavailable) as error:
+                logger.warning("recovering transactions: %s", error)
+            if any(actor.machine.state.promises for actor in self._actors()):
+                self._used.set()
+
+    async def _sweep_tokens(self) -> None:
+        """Walk over the tokens round and round, a part at a time, and drop those that are old."""
+        low = b""
+        while True:
+            await trio.sleep(TOKEN_SWEEP_SECONDS)
+            now_ms = self._now_ms()
+            old: list[bytes] = []
+            seen = 0
+            last = b""
+            for key, data in self._btree.range(TOKEN_TREE, low, None):
+                seen, last = seen + 1, key
+                if decode_row(key, data).hlc + TOKEN_MILLISECONDS_MAX < now_ms:
+                    old.append(key)
+                if seen == TOKEN_SWEEP_ROWS:
+                    break
+            low = successor(last) if seen == TOKEN_SWEEP_ROWS else b""
+            for key in old:
+                self._btree.delete(TOKEN_TREE, key)
+
+
+_MISMATCH = (
+    "The request uses the same client token as a previous, but non-identical request. "
+    "Do not reuse a client token with different requests, unless the requests are identical"
+)
+
+
+def _parts(actions: Sequence[tuple[PartitionActor, Action]]) -> list[_Part]:
+    parts: dict[str, _Part] = {}
+    for index, (actor, action) in enumerate(actions):
+        part = parts.get(actor.log_id)
+        if part is None:
+            part = parts[actor.log_id] = _Part(actor)
+        part.indexes.append(index)
+        part.actions.append(action)
+    return list(parts.values())
+
+
+def _gathered(parts: Iterable[_Part], count: int) -> tuple[ActionResult, ...]:
+    """The results of all parts in the order of the actions."""
+    results: list[ActionResult] = [Untried()] * count
+    for part in parts:
+        if isinstance(part.result, Promise | Outcome):
+            for index, result in zip(part.indexes, part.result.results, strict=True):
+                results[index] = result
+    return tuple(results)
+
+
+def _nothing_changed(error: MillstreamError) -> MillstreamError:
+    """What a failed prepare comes to: it is being aborted, so its outcome is known."""
+    if isinstance(error, OutcomeUnknown):
+        return Unavailable("A partition could not be asked; nothing has changed")
+    return error
+
+
+def _ledger_key(transaction: str) -> bytes:
+    return table_key(encode_component("S", {"S": transaction}), None)
+
+
+def _ledger_item(transaction: str, decision: Decision) -> Item:
+    item: Item = {"transaction": {"S": transaction}}
+    if decision.timestamp is not None:
+        item["timestamp"] = {"N": str(decision.timestamp)}
+    if decision.token is not None:
+        item["token"] = {"S": decision.token.token}
+        item["request_hash"] = {"S": decision.token.request_hash.hex()}
+        item["used_ms"] = {"N": str(decision.token.used_ms)}
+    return item
+
+
+def _decision(item: Item) -> Decision:
+    token = None
+    if "token" in item:
+        token = Token(
+            item["token"]["S"],
+            bytes.fromhex(item["request_hash"]["S"]),
+            int(item["used_ms"]["N"]),
+        )
+    timestamp = item.get("timestamp")
+    return Decision(None if timestamp is None else int(timestamp["N"]), token)
