@@ -6,6 +6,7 @@
 #   make crash    SIGKILL under load, again and again (N=50; ARGS="--million")
 #   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
 #   make damage   flipped bits and cut files (SAMPLES=2000)
+#   make bench    throughput and CPU beside installed peers (BENCH=memory, scale or engine; ARGS)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
 #   make clean    remove what make made
@@ -20,7 +21,7 @@ DEV_STAMP := .venv/installed-dev
 export MYPYPATH := .types
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all demo test sim crash powercut damage check wheel-test clean
+.PHONY: all demo test sim crash powercut damage bench check wheel-test clean
 .DELETE_ON_ERROR:
 
 all: check test
@@ -49,6 +50,9 @@ powercut: $(RUN_STAMP)
 
 damage: $(RUN_STAMP)
 	@$(BIN)/python -m millstream.tools.damage --samples $(SAMPLES) $(ARGS)
+
+bench: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.bench$(if $(BENCH),.$(BENCH)) $(ARGS)
 
 check: $(DEV_STAMP) .types/millstream
 	@$(BIN)/ruff check .
