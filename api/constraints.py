@@ -24,9 +24,10 @@ from .shape_kinds import (
     Whole,
 )
 
-#: A table's ARN; the group is the table's name.
+#: A table's ARN.
 TABLE_ARN = re.compile(
-    r"arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/([a-zA-Z0-9_.-]{3,255})"
+    r"arn:aws[a-z-]*:dynamodb:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12})"
+    r":table/(?P<table>[a-zA-Z0-9_.-]{3,255})"
 )
 _PATTERNS = {NAME_PATTERN: re.compile(NAME_PATTERN)}
 

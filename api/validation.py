@@ -78,7 +78,7 @@ def table_name_of(value: str) -> str:
     if value.startswith("arn:"):
         found = TABLE_ARN.fullmatch(value)
         if found is not None:
-            return found[1]
+            return found["table"]
     return value
 
 

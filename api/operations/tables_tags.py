@@ -6,13 +6,13 @@ bad ARN is DynamoDB's, mistakes included.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ...errors import InvalidRequest, ResourceNotFound
 from ...model.schema import Table, TableChange
+from ..constraints import TABLE_ARN
 from ..errors import AccessDeniedException
 from ..validation import read, table_name_of
 from .tables_settings import refuse_too_many_tags, require_active, tags
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..calls import Caller
 
 _encode = msgspec.json.Encoder().encode
-_ARN = re.compile(r"arn:aws[a-z-]*:dynamodb:([a-z0-9-]+):([0-9]{12}):table/[a-zA-Z0-9_.-]{3,255}")
 
 
 async def tag_resource(tables: Tables, caller: Caller, body: bytes) -> bytes:
@@ -70,7 +69,7 @@ async def _set_tags(tables: Tables, table: Table, wanted: dict[str, str]) -> Non
 
 def _table_arn(request: dict[str, Any]) -> str:
     arn: str = request["ResourceArn"]
-    if _ARN.fullmatch(arn) is None:
+    if TABLE_ARN.fullmatch(arn) is None:
         raise InvalidRequest(f"Invalid TableArn: Invalid ResourceArn provided as input {arn}")
     return arn
 
@@ -79,9 +78,9 @@ def _find(tables: Tables, caller: Caller, arn: str, operation: str) -> TableRef:
     ref = tables.find(caller.namespace, table_name_of(arn))
     if ref is not None:
         return ref
-    found = _ARN.fullmatch(arn)
+    found = TABLE_ARN.fullmatch(arn)
     assert found is not None
-    if found.groups() != (tables.region, tables.account):
+    if (found["region"], found["account"]) != (tables.region, tables.account):
         # Another account's table: DynamoDB does not tell whether it exists.
         raise AccessDeniedException(
             f"User: arn:aws:iam::{tables.account}:user/{caller.access_key} is not authorized to "

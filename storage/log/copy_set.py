@@ -86,14 +86,11 @@ class CopySet:
     # Writing to several.
 
     def create(self, name: str, first_lsn: int) -> None:
-        done = sum(
-            [
-                self._try(copy, name, lambda engine: engine.create(name, first_lsn))
-                for copy in self.copies
-            ]
-        )
-        if done < self._majority:
-            self._refuse("fewer than a majority of the copies could be changed")
+        for copy in self.copies:
+            if self._try(copy, name, lambda engine: engine.create(name, first_lsn)):
+                copy.behind.discard(name)
+        if len(self._level(name)) < self._majority:
+            self._refuse("fewer than a majority of the copies could make the log")
         self.tails[name] = first_lsn - 1
         self.firsts[name] = first_lsn
 
@@ -209,17 +206,9 @@ class CopySet:
             ranked.sort(key=lambda each: each[:2], reverse=True)
             self._bring_level(name, [copy for _, _, copy in ranked])
         elif may_be_new:
-            self._make(name, first_lsn)
+            self.create(name, first_lsn)
         else:
             raise Corrupt(f"log {name!r} is listed, but no copy has it")
-
-    def _make(self, name: str, first_lsn: int) -> None:
-        self.tails[name], self.firsts[name] = first_lsn - 1, first_lsn
-        for copy in self.copies:
-            if self._try(copy, name, lambda engine: engine.create(name, first_lsn)):
-                copy.behind.discard(name)
-        if len(self._level(name)) < self._majority:
-            self._refuse("fewer than a majority of the copies could be made")
 
     def _bring_level(self, name: str, ranked: Sequence[Copy]) -> None:
         """Level a majority with the first of `ranked`, which are the copies that have the log."""

@@ -111,58 +111,37 @@ class LmdbReader:
     ) -> Iterator[Row]:
         if high is not None and high <= low:
             return iter(())
-        if reverse:
-            return self._backward(tree, 0, b"", low, high)
-        return self._forward(tree, 0, b"", low, high)
+        return self._walk(tree, 0, b"", low, high, reverse)
 
-    def _forward(
-        self, tree: int, layer: int, head: bytes, low: bytes, high: bytes | None
+    def _walk(
+        self, tree: int, layer: int, head: bytes, low: bytes, high: bytes | None, reverse: bool
     ) -> Iterator[Row]:
         """The rows of a layer and of those under it. ``low`` and ``high`` are what is left of the
         bounds inside of this layer, ``head`` the slices that lead to it."""
         start, stop, last = _bounds(prefix_of(tree, layer), low, high)
         try:
             cursor = self._txn.cursor()
-            if not cursor.set_range(start):
+            if reverse:
+                found = cursor.prev() if cursor.set_range(stop) else cursor.last()
+                rows = cursor.iterprev()
+            else:
+                found = cursor.set_range(start)
+                rows = cursor.iternext()
+            if not found:
                 return
-            for raw, value in cursor.iternext():
-                if raw >= stop:
+            for raw, value in rows:
+                if not start <= raw < stop:
                     return
                 if len(raw) < PREFIX_BYTES + SLICE_BYTES:
                     yield (head + raw[PREFIX_BYTES:] if head else raw[PREFIX_BYTES:]), value
                 elif _is_pointer(raw):
-                    yield from self._forward(
+                    yield from self._walk(
                         tree,
                         layer_of(value, layer),
                         head + raw[PREFIX_BYTES:-1],
                         low[SLICE_BYTES:] if raw == start else b"",
                         high[SLICE_BYTES:] if high is not None and raw == last else None,
-                    )
-                else:
-                    yield head + raw[PREFIX_BYTES:-1], value
-        except lmdb.Error as error:
-            raise storage_error(error) from error
-
-    def _backward(
-        self, tree: int, layer: int, head: bytes, low: bytes, high: bytes | None
-    ) -> Iterator[Row]:
-        start, stop, last = _bounds(prefix_of(tree, layer), low, high)
-        try:
-            cursor = self._txn.cursor()
-            if not (cursor.prev() if cursor.set_range(stop) else cursor.last()):
-                return
-            for raw, value in cursor.iterprev():
-                if raw < start:
-                    return
-                if len(raw) < PREFIX_BYTES + SLICE_BYTES:
-                    yield (head + raw[PREFIX_BYTES:] if head else raw[PREFIX_BYTES:]), value
-                elif _is_pointer(raw):
-                    yield from self._backward(
-                        tree,
-                        layer_of(value, layer),
-                        head + raw[PREFIX_BYTES:-1],
-                        low[SLICE_BYTES:] if raw == start else b"",
-                        high[SLICE_BYTES:] if high is not None and raw == last else None,
+                        reverse,
                     )
                 else:
                     yield head + raw[PREFIX_BYTES:-1], value
