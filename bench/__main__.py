@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from ..demo.node import NodeFailed
 from . import report
 from .chart import chart
 from .client import RequestFailed
@@ -129,12 +130,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places = {DYNALITE: given.dynalite, DYNAMODB_LOCAL: given.dynamodb_local, MOTO: given.moto}
     try:
         samples = _run(options, places, given.directory, given.no_peers)
-    except (NotInstalled, RequestFailed) as error:
+    except (NotInstalled, NodeFailed, RequestFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     table = report.rows(samples)
     judged = report.verdicts(table)
     report.show(console, table, judged)
+    noise = report.noise(samples)
+    if noise:
+        print(noise)
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = " ".join(["python -m millstream.bench", *words])
     date = time.strftime("%Y-%m-%d")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import selectors
 import socket
 import sys
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .processes import usage
+from .processes import busy_seconds, usage
 from .workloads import Operation, Plan, operations
 
 SILENCE_SECONDS_MAX = 60.0
@@ -53,7 +54,8 @@ class Job(msgspec.Struct, frozen=True):
 
 class Outcome(msgspec.Struct, frozen=True):
     """One server's run. ``cpu_before_seconds`` and ``cpu_after_seconds`` are readings of the
-    process tree's clock; latencies are in seconds, of whole operations."""
+    process tree's clock; latencies are in seconds, of whole operations. ``others_share`` is the
+    share of all cores that went to neither server nor client, which is noise: None if unknown."""
 
     operations: int
     elapsed_seconds: float
@@ -64,6 +66,7 @@ class Outcome(msgspec.Struct, frozen=True):
     p50_seconds: float
     p99_seconds: float
     throttled: int
+    others_share: float | None = None
 
 
 def answer_end(data: bytes | bytearray) -> tuple[int, int]:
@@ -137,23 +140,24 @@ class _Run:
     def run(self, connections: int) -> float:
         """Seconds from the first request to the last answer."""
         every = [_Connection() for _ in range(connections)]
-        for connection in every:
-            self._connect(connection)
-        began = time.perf_counter()
-        self._deadline = began + self._seconds if self._seconds is not None else float("inf")
-        for connection in every:
-            self._next(connection)
-        while self._active:
-            events = self._selector.select(SILENCE_SECONDS_MAX)
-            if not events:
-                raise RequestFailed(f"no answer for {SILENCE_SECONDS_MAX:.0f} s")
-            for key, _ in events:
-                self._receive(key.data)
-        elapsed = time.perf_counter() - began
-        for connection in every:
-            connection.socket.close()
-        self._selector.close()
-        return elapsed
+        try:
+            for connection in every:
+                self._connect(connection)
+            began = time.perf_counter()
+            self._deadline = began + self._seconds if self._seconds is not None else float("inf")
+            for connection in every:
+                self._next(connection)
+            while self._active:
+                events = self._selector.select(SILENCE_SECONDS_MAX)
+                if not events:
+                    raise RequestFailed(f"no answer for {SILENCE_SECONDS_MAX:.0f} s")
+                for key, _ in events:
+                    self._receive(key.data)
+            return time.perf_counter() - began
+        finally:
+            for key in list(self._selector.get_map().values()):
+                key.data.socket.close()
+            self._selector.close()
 
     def _connect(self, connection: _Connection) -> None:
         connection.socket = socket.create_connection(("127.0.0.1", self._port))
@@ -219,14 +223,39 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
+class Noise:
+    """Watches, from its making on, what the machine does besides the measurement."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._own = _own_seconds()
+        self._busy = busy_seconds()
+
+    def others_share(self, server_seconds: float) -> float | None:
+        """The share of all cores that others had, if the server had ``server_seconds``."""
+        busy = busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = busy - self._busy - server_seconds - (_own_seconds() - self._own)
+        elapsed = time.perf_counter() - self._began
+        return max(0.0, others / elapsed / (os.cpu_count() or 1))
+
+
+def _own_seconds() -> float:
+    """CPU time of this process and of the children that it has waited for."""
+    return sum(os.times()[:4])
+
+
 def measure(
     server: Server, source: Iterator[Operation], connections: int, seconds: float | None
 ) -> Outcome:
     """Run ``source`` against one server."""
     run = _Run(server.port, source, seconds)
+    noise = Noise()
     before = usage(server.pid)
     elapsed = run.run(connections)
     after = usage(server.pid)
+    others_share = noise.others_share(after.cpu_seconds - before.cpu_seconds)
     run.latencies.sort()
     return Outcome(
         operations=len(run.latencies),
@@ -238,6 +267,7 @@ def measure(
         p50_seconds=percentile(run.latencies, 0.50),
         p99_seconds=percentile(run.latencies, 0.99),
         throttled=run.throttled,
+        others_share=others_share,
     )
 
 

@@ -59,6 +59,7 @@ class Sample(msgspec.Struct, frozen=True):
     rss_bytes: int
     rss_anonymous_bytes: int | None
     throttled: int
+    others_share: float | None
 
     @property
     def cpu_us(self) -> float:
@@ -157,5 +158,6 @@ class Comparison:
                 rss_bytes=outcome.rss_bytes,
                 rss_anonymous_bytes=outcome.rss_anonymous_bytes,
                 throttled=outcome.throttled,
+                others_share=outcome.others_share,
             )
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..demo.node import NodeFailed
 from .__main__ import machine, numbers, say
 from .client import Job, RequestFailed
 from .comparison import fill, run_job
@@ -150,6 +151,20 @@ def show_verdicts(judged: Sequence[tuple[bool, str]]) -> int:
     return 0 if all(met for met, _ in judged) else 1
 
 
+def _measure_all(directory: Path, sizes: Sequence[int], starts: int) -> list[Measured]:
+    found: list[Measured] = []
+    with contextlib.ExitStack() as stack:
+        work = Path(tempfile.mkdtemp(prefix="memory-", dir=directory))
+        stack.callback(shutil.rmtree, work)
+        ours = Ours(work)
+        stack.callback(ours.stop)
+        for items in sizes:
+            say(f"{items:,} items of 1 KB")
+            first = found[-1].items if found else 0
+            found.append(measure(ours, work, first, items, starts))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """1 when a bar is missed, 2 when something failed."""
     parser = argparse.ArgumentParser(prog="python -m millstream.bench.memory", description=__doc__)
@@ -158,20 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, default=Path("build/bench"))
     given = parser.parse_args(arguments)
     given.directory.mkdir(parents=True, exist_ok=True)
-    found: list[Measured] = []
-    with contextlib.ExitStack() as stack:
-        work = Path(tempfile.mkdtemp(prefix="memory-", dir=given.directory))
-        stack.callback(shutil.rmtree, work)
-        ours = Ours(work)
-        stack.callback(ours.stop)
-        for items in sorted(given.sizes):
-            say(f"{items:,} items of 1 KB")
-            try:
-                first = found[-1].items if found else 0
-                found.append(measure(ours, work, first, items, given.starts))
-            except RequestFailed as error:
-                sys.stderr.write(f"{error}\n")
-                return 2
+    try:
+        found = _measure_all(given.directory, sorted(given.sizes), given.starts)
+    except (NodeFailed, RequestFailed) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     print(f"{machine()}\n\n{table(found)}\n")
     return show_verdicts(verdicts(found))
 

@@ -102,3 +102,14 @@ def free_memory_bytes() -> int | None:
         return None
     (kibibytes,) = re.findall(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
     return int(kibibytes) * 1024
+
+
+def busy_seconds() -> float | None:
+    """CPU time that all processes and the kernel have used; None where the system does not tell."""
+    try:
+        text = (_PROC / "stat").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    # user, nice, system, idle, iowait, irq, softirq; what a hypervisor stole is somebody's too.
+    fields = [int(field) for field in text.splitlines()[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")

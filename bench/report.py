@@ -24,6 +24,10 @@ BARS = (
 )
 
 
+# From here on the report says that the machine was busy with other things.
+NOISE_SHARE = 0.10
+
+
 class Row(msgspec.Struct, frozen=True):
     """The medians over one server's rounds of one workload. ``ratio`` is how many times our CPU
     per operation the server needs; None for us, or without us."""
@@ -106,6 +110,18 @@ def verdicts(table: Sequence[Row]) -> list[Verdict]:
             )
         )
     return found
+
+
+def noise(samples: Iterable[Sample]) -> str:
+    """A sentence about what else the machine did; empty if that was little, or is unknown."""
+    shares = [one.others_share for one in samples if one.others_share is not None]
+    share = statistics.median(shares) if shares else 0.0
+    if share < NOISE_SHARE:
+        return ""
+    return (
+        f"Other processes had {share:.0%} of the CPU time (median): caches were cold and "
+        "CPU us/op are higher than on a quiet machine, the more so the quicker the server."
+    )
 
 
 _HEADINGS = (

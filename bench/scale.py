@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..demo.node import NodeFailed
 from .__main__ import machine, say
 from .client import RequestFailed
 from .comparison import Comparison, Options, Sample, fill
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not warm(work / "large"):
                 say("the file does not fit into the page cache: the bars do not apply")
             judged = compare(measure(small, large, given.items, options), given.items)
-    except (OSError, RequestFailed) as error:
+    except (OSError, NodeFailed, RequestFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     print(machine())

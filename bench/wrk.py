@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from .client import Job, Outcome, RequestFailed, Server
+from .client import Job, Noise, Outcome, RequestFailed, Server
 from .processes import usage
 from .workloads import Operation, operations
 
@@ -86,6 +86,7 @@ def _measure(job: Job, server: Server, ready: list[Operation], paths: list[str])
         wrk, "-t1", f"-c{job.connections}", f"-d{math.ceil(job.seconds)}s", "-s", script,
         f"http://127.0.0.1:{server.port}/", "--", requests,
     ]  # fmt: skip
+    noise = Noise()
     before = usage(server.pid)
     result = subprocess.run(command, capture_output=True, text=True)
     after = usage(server.pid)
@@ -106,4 +107,5 @@ def _measure(job: Job, server: Server, ready: list[Operation], paths: list[str])
         p50_seconds=summary.p50 / 1e6,
         p99_seconds=summary.p99 / 1e6,
         throttled=0,
+        others_share=noise.others_share(after.cpu_seconds - before.cpu_seconds),
     )

@@ -247,7 +247,13 @@ def test_a_peer_that_is_not_where_it_should_be_is_an_error(tmp_path):
 # Report.
 
 
-def sample(server: str, workload: str, cpu_us: float, connections: int = 32) -> Sample:
+def sample(
+    server: str,
+    workload: str,
+    cpu_us: float,
+    connections: int = 32,
+    others_share: float | None = None,
+) -> Sample:
     return Sample(
         server=server,
         workload=workload,
@@ -260,6 +266,7 @@ def sample(server: str, workload: str, cpu_us: float, connections: int = 32) -> 
         rss_bytes=1,
         rss_anonymous_bytes=None,
         throttled=0,
+        others_share=others_share,
     )
 
 
@@ -283,6 +290,12 @@ def test_verdicts_compare_medians_at_the_most_connections():
 def test_a_bar_that_is_met_is_met():
     table = report.rows([sample(OURS, "load", 100.0), sample(DYNAMODB_LOCAL, "load", 1400.0)])
     assert [verdict.met for verdict in report.verdicts(table)] == [True]
+
+
+def test_a_busy_machine_is_told_of():
+    assert report.noise([sample(OURS, "C", 1.0)]) == ""
+    assert report.noise([sample(OURS, "C", 1.0, others_share=0.02)]) == ""
+    assert "had 60%" in report.noise([sample(OURS, "C", 1.0, others_share=0.6)])
 
 
 def test_the_chart_is_svg_with_a_bar_for_each_row():
