@@ -20,6 +20,7 @@ from ..actors.catalog import CATALOG_TABLE, CATALOG_TREE, Catalog
 from ..actors.data_directory import FORMAT, log_paths, tree_paths
 from ..actors.flusher import POSITION_PREFIX
 from ..actors.partition import PartitionActor
+from ..actors.transactions import LEDGER_TABLE
 from ..errors import Corrupt, DirectoryInUse, MillstreamError, StorageError
 from ..host.disk import Disk, Lock, RealDisk
 from ..model.schema import Table
@@ -32,9 +33,10 @@ from ..storage.scrub import (
     Report,
     scrub_log,
     scrub_tree,
-    scrub_unknown_tree,
+    scrub_uncounted_tree,
     subjects_of,
 )
+from ..storage.table_state import TOKEN_TREE
 from ..storage.tree.interface import TreeReader
 from ..storage.tree.lmdb_store import open_lmdb
 
@@ -136,15 +138,18 @@ class _Scrub:
                 key.removeprefix(POSITION_PREFIX).decode(): decode_position(data)
                 for key, data in store.meta_range(POSITION_PREFIX)
             }
-            tables = [CATALOG_TABLE, *_tables(store)]
+            tables = [CATALOG_TABLE, LEDGER_TABLE, *_tables(store)]
         except StorageError as error:
             self._tell(f"{label}catalog", f"{error}; the tables' own counts cannot be compared")
             for tree in there:
-                self._report(label, "rows", scrub_unknown_tree(store, tree))
+                self._report(label, "rows", scrub_uncounted_tree(store, f"tree {tree}", tree))
             return
         for subject in subjects_of(tables, dropping):
             self._report(label, "rows", scrub_tree(store, subject, self._positions))
-        known = {tree for table in tables for tree in table.trees()}
+        if TOKEN_TREE in there:
+            tokens = scrub_uncounted_tree(store, "client tokens", TOKEN_TREE)
+            self._report(label, "rows", tokens)
+        known = {TOKEN_TREE, *(tree for table in tables for tree in table.trees())}
         for tree in there:
             if tree not in known:
                 print(f"{label}tree {tree} belongs to no table; the next start removes it")

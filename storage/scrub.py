@@ -73,10 +73,10 @@ def scrub_tree(reader: TreeReader, subject: Subject, positions: Mapping[str, Pos
     return Report(subject.name, found.rows, tuple(faults))
 
 
-def scrub_unknown_tree(reader: TreeReader, tree: int) -> Report:
-    """Walk a tree of which nothing is known because the catalog cannot be read."""
+def scrub_uncounted_tree(reader: TreeReader, name: str, tree: int) -> Report:
+    """Walk a tree whose rows nobody counts, or of which nothing is known."""
     found = check_tree(reader, tree, [(b"", None)], _measure)
-    return Report(f"tree {tree}", found.rows, found.faults)
+    return Report(name, found.rows, found.faults)
 
 
 def scrub_log(

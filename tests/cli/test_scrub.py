@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from millstream.cli import scrub
+from millstream.storage.rows import Row, encode_row
+from millstream.storage.table_state import TOKEN_TREE
 from millstream.storage.tree.lmdb_store import open_lmdb
 from millstream.tools.damage import Victim, make_victim
 
@@ -65,8 +67,17 @@ def test_a_healthy_directory_is_told_so(look):
     assert exit_code == scrub.EXIT_HEALTHY
     for name in ("default/crash ", "default/crash by-rank", "default/crash by-group", "catalog"):
         assert f"{name} " in said
-    assert "is healthy: 4 trees" in said
+    assert "is healthy: 5 trees" in said
     assert "DAMAGED" not in said
+
+
+def test_client_tokens_are_walked_though_nobody_counts_them(look, data):
+    change(data, TOKEN_TREE, b"token", encode_row(b"token", Row(b"{}", 2, 1)))
+    exit_code, said = look()
+    assert exit_code == scrub.EXIT_HEALTHY
+    assert "client tokens " in said
+    change(data, TOKEN_TREE, b"token", encode_row(b"another", Row(b"{}", 2, 1)))
+    assert look()[0] == scrub.EXIT_DAMAGED
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -81,8 +92,6 @@ def test_a_row_that_is_gone_shows_in_the_sums(look, data, which):
 
 def test_an_old_row_in_the_place_of_a_new_one_shows_in_the_sums(look, data):
     """Whole by its own checksum, and still not what was written last."""
-    from millstream.storage.rows import Row, encode_row
-
     tree = trees(data)[0]
     key = rows(data, tree)[0][0]
     change(data, tree, key, encode_row(key, Row(b"{}", 2, 1)))
