@@ -30,10 +30,12 @@ from ..storage.log import open_log_engine, open_replicated_log_engine
 from ..storage.log.identity import ENGINE_FILE, read_engine_identity
 from ..storage.log.interface import LogEngine
 from ..storage.log.memory import MemoryLogEngine
+from ..storage.partition import decode_position
 from ..storage.tree.interface import TreeStore
 from ..storage.tree.lmdb_store import LmdbStore, open_lmdb
 from ..storage.tree.memory_store import MemoryStore
 from ..storage.tree.mirrored_store import MirroredStore, flushes_of
+from .flusher import POSITION_PREFIX
 from .node import Node, NodeSettings, run_node
 
 logger = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ async def open_node(
             raise WrongFormat(f"{path} was not made by this version of millstream")
         engine = _open_log(host, path, log_engine, log_directories, made=made)
         try:
-            store = _open_trees(disk, tree_paths(path, log_directories), made=made)
+            store = _open_trees(disk, tree_paths(path, log_directories), engine, made=made)
         except BaseException:
             engine.close()
             raise
@@ -132,26 +134,32 @@ def _engine_found(disk: Disk, paths: Sequence[str]) -> str:
     return "leveldb" if importlib.util.find_spec("plyvel") is not None else "segments"
 
 
-def _open_trees(disk: Disk, paths: Sequence[str], *, made: bool) -> TreeStore:
+def _open_trees(
+    disk: Disk, paths: Sequence[str], engine: LogEngine, *, made: bool
+) -> TreeStore:
     """The tree, or both of its copies; one that is lost is made anew from the other."""
     if not made:
         stores = [open_lmdb(path, create=True) for path in paths]
     elif len(paths) == 1:
         stores = [open_lmdb(paths[0])]
     else:
-        stores = _open_copies(disk, paths)
+        stores = _open_copies(disk, paths, engine)
     if len(stores) == 1:
         return stores[0]
     behind, ahead = sorted(stores, key=flushes_of)
     return MirroredStore(behind, ahead)
 
 
-def _open_copies(disk: Disk, paths: Sequence[str]) -> list[LmdbStore]:
+def _open_copies(disk: Disk, paths: Sequence[str], engine: LogEngine) -> list[LmdbStore]:
     found: list[LmdbStore | None] = []
     damage: Corrupt | None = None
     for path in paths:
         try:
-            found.append(open_lmdb(path))
+            store = open_lmdb(path)
+            if not _reaches_the_logs(store, engine):
+                store.close()
+                raise Corrupt("it is older than the logs reach")
+            found.append(store)
         except Corrupt as error:
             logger.error("the tree in %s cannot be used: %s", path, error)
             damage = error
@@ -161,13 +169,26 @@ def _open_copies(disk: Disk, paths: Sequence[str]) -> list[LmdbStore]:
         assert damage is not None
         raise damage
     stores: list[LmdbStore] = []
-    for path, store in zip(paths, found, strict=True):
-        if store is None:
+    for path, opened in zip(paths, found, strict=True):
+        if opened is None:
             logger.warning("making the tree in %s anew from its copy", path)
             replace_tree(disk, path, healthy)
-            store = open_lmdb(path)
-        stores.append(store)
+            opened = open_lmdb(path)
+        stores.append(opened)
     return stores
+
+
+def _reaches_the_logs(store: TreeStore, engine: LogEngine) -> bool:
+    """Whether every log begins early enough to bring this tree up to date.
+
+    One that was away while the others went on may not: its logs have been trimmed meanwhile.
+    """
+    logs = set(engine.list())
+    for key, stored in store.meta_range(POSITION_PREFIX):
+        log_id = key.removeprefix(POSITION_PREFIX).decode()
+        if log_id in logs and decode_position(stored).lsn < engine.first(log_id) - 1:
+            return False
+    return True
 
 
 def replace_tree(disk: Disk, path: str, healthy: LmdbStore) -> None:

@@ -284,6 +284,8 @@ class PartitionActor:
                 f"log {self.log_id} ends at {tail}, below {machine.lsn}, which the tree holds:"
                 " acknowledged writes are missing"
             )
+        if machine.lsn < self._engine.first(self.log_id) - 1:
+            raise Corrupt(f"log {self.log_id} begins behind {machine.lsn}, where the tree ends")
         while machine.lsn < tail:
             entries = self._engine.read(self.log_id, machine.lsn + 1, RECOVERY_READ_BYTES)
             assert entries, "the log is dense up to its tail"

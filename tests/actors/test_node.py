@@ -262,3 +262,25 @@ async def test_two_changes_at_once_are_refused(node: Node) -> None:
         nursery.start_soon(tag, "b")
     assert refused == 1
     assert len(ref.table.tags) == 1
+
+
+async def test_a_tree_that_was_away_for_long_is_made_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    copies = tuple(str(tmp_path / name) for name in "abc")
+    options = {"log_engine": "auto", "log_directories": copies}
+    async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+        ref = await make_table(node)
+        await ref.write(put(ref, pk="first"))
+    shutil.copytree(tmp_path / "a" / "tree", tmp_path / "kept")
+    for number in range(3):
+        shutil.rmtree(tmp_path / "a" / "tree", ignore_errors=True)
+        async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+            found = node.tables.find("", "t")
+            assert found is not None
+            await found.write(put(found, pk=str(number)))
+    shutil.rmtree(tmp_path / "a" / "tree")
+    shutil.copytree(tmp_path / "kept", tmp_path / "a" / "tree")
+    async with open_node(path, NodeSettings(), **options) as node:  # type: ignore[arg-type]
+        found = node.tables.find("", "t")
+        assert found is not None
+        assert len(bodies(found)) == 4
