@@ -3,8 +3,8 @@
 Each round starts the server where the last one was killed, checks that every acknowledged write is
 there, that nothing is half-written and that the indexes equal their table, and then lets writers
 loose on it until the next SIGKILL at a random moment. Every second start has small limits, so that
-kills also hit rolling segments, compactions, flushes and trims; every tenth kill comes while the
-server starts.
+kills also hit rolling segments, compactions, flushes and trims; every tenth round begins with kills
+while the server starts. At the end ``millstream scrub`` must be content.
 
 With three log directories, one of them is missing now and then for a round, and comes back as it
 was: what the others hold must do, and what it holds must not count. ``--million`` measures the
@@ -19,6 +19,7 @@ import argparse
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -90,6 +91,8 @@ class Crasher:
             if away is not None:
                 self._bring_back(away)
             progress.step(outcome)
+        if not outcome.wrong:
+            outcome.wrong += scrub(folder / "data", directories)
         for directory in directories:
             if not (directory.is_dir() and any(directory.iterdir())):
                 outcome.wrong.append(f"{directory} is empty: the log is not replicated")
@@ -141,6 +144,17 @@ class Crasher:
             time.sleep(self._random.uniform(0.05, 0.8))
             server.kill()
             self.outcome.kills_while_starting += 1
+
+
+def scrub(data: Path, log_directories: Sequence[Path]) -> list[str]:
+    """What ``millstream scrub`` has against a directory as the last kill has left it."""
+    command = [sys.executable, "-m", "millstream", "scrub", str(data)]
+    if log_directories:
+        command += ["--log-dirs", ",".join(map(str, log_directories))]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode == 0:
+        return []
+    return [f"scrub: {line.strip()}" for line in (found.stdout + found.stderr).splitlines()]
 
 
 # A million items.
