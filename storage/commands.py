@@ -3,7 +3,9 @@
 Commands are frozen and hold nothing but data (expression trees included), so that a request router
 in another process can send them as MessagePack. Everything that can be refused without looking at
 the item has been refused before a command is built: keys are valid and encoded, items are within
-their size, expressions are compiled.
+their size, expressions are compiled. ``version``, where given, is the version (hlc) that the row
+must still have, 0 for no row: that is how an optimistic transaction of the Python API finds out
+that what it read has changed.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Put(msgspec.Struct, frozen=True, tag=True):
     size_bytes: int
     condition: Condition | None = None
     values: dict[str, Any] = {}
+    version: int | None = None
 
 
 class UpdateItem(msgspec.Struct, frozen=True, tag=True):
@@ -40,6 +43,7 @@ class UpdateItem(msgspec.Struct, frozen=True, tag=True):
     update: Update | None = None
     condition: Condition | None = None
     values: dict[str, Any] = {}
+    version: int | None = None
 
 
 class Delete(msgspec.Struct, frozen=True, tag=True):
@@ -48,6 +52,7 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
     key: bytes
     condition: Condition | None = None
     values: dict[str, Any] = {}
+    version: int | None = None
 
 
 class Check(msgspec.Struct, frozen=True, tag=True):
@@ -56,13 +61,14 @@ class Check(msgspec.Struct, frozen=True, tag=True):
     key: bytes
     condition: Condition
     values: dict[str, Any] = {}
+    version: int | None = None
 
 
 class CheckVersion(msgspec.Struct, frozen=True, tag=True):
-    """That the row under ``key`` is still of version ``hlc`` (0: that there is none)."""
+    """That the row under ``key`` is still of ``version`` (0: that there is none)."""
 
     key: bytes
-    hlc: int
+    version: int
 
 
 Command = Put | UpdateItem | Delete

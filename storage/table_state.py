@@ -210,9 +210,11 @@ class TableState:
         else:
             old = pending[0]
         view = _View(data, old, pending is not None)
+        version = command.version
+        if version is not None and version != (0 if old is None else old.hlc):
+            return view
         if isinstance(command, CheckVersion):
-            found = 0 if old is None else old.hlc
-            view.result = Checked(old) if found == command.hlc else Contended()
+            view.result = Checked(old)
             return view
         condition = command.condition
         if old is not None and (
@@ -282,7 +284,7 @@ class TableState:
                 view.new.size_bytes,
             )
             intents.append(Intent(action.key, body, size_bytes))
-            if isinstance(action, Put | Delete) and action.condition is None:
+            if isinstance(action, Put | Delete) and action.version is action.condition is None:
                 passable.append(action.key)
         bound = hlc + TRANSACTION_GAP
         promise = Prepared(command.transaction, bound, intents, checked, passable)
