@@ -128,6 +128,12 @@ class Client:
                 result = await ref.write(command)
         except (OutcomeUnknown, Gone):
             pass
+        except (RequestError, Unavailable):
+            raise
+        except BaseException:
+            # The world goes on without this client; what it asked may still happen.
+            self._record(place, action, invoked, life, None)
+            raise
         self._record(place, action, invoked, life, result)
 
     async def _write_several(self, ref: TableRef) -> None:
@@ -140,6 +146,12 @@ class Client:
                 results = await ref.write_many(commands)
         except Gone:
             pass
+        except (RequestError, Unavailable):
+            raise
+        except BaseException:
+            for _, action, place in drawn:
+                self._record(place, action, invoked, life, None)
+            raise
         for (_, action, place), result in zip(drawn, results, strict=True):
             if isinstance(result, OutcomeUnknown):
                 self._record(place, action, invoked, life, None)

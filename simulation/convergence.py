@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..actors.catalog import CATALOG_LOG, CATALOG_TABLE
+from ..actors.catalog import CATALOG_TABLE
 from ..actors.flusher import POSITION_PREFIX, position_key
 from ..actors.node import Node
 from ..actors.tables import TableRef
+from ..actors.transactions import LEDGER_TABLE
 from ..model.keys import hash_prefix
 from ..model.schema import GlobalIndex, LocalIndex, Partition, Status, Table
 from ..model.versions import HybridClock
@@ -28,6 +29,9 @@ from ..storage.tree.memory_store import MemoryStore
 from .doors import ALL_BYTES
 from .machine import Machine
 from .recount import counted, expected_entries
+
+#: What a node keeps for itself, in partitions like everybody's.
+SYSTEM_TABLES = (CATALOG_TABLE, LEDGER_TABLE)
 
 Dump = dict[tuple[str, str | None], dict[bytes, Row]]
 """(table name, index name or None) -> rows."""
@@ -91,8 +95,8 @@ def check_stopped(machine: Machine, tables: list[Table]) -> int:
     """What a clean stop left; how many log entries were replayed."""
     store = machine.store
     _check_nothing_is_left_over(machine, tables)
-    replayed = _check_log(machine, CATALOG_TABLE, None, CATALOG_TABLE.partitions[0])
-    for table in tables:
+    replayed = 0
+    for table in (*SYSTEM_TABLES, *tables):
         _check_trees(store, table, None, table.partitions)
         for partition in table.partitions:
             replayed += _check_log(machine, table, None, partition)
@@ -104,10 +108,12 @@ def check_stopped(machine: Machine, tables: list[Table]) -> int:
 
 
 def _check_nothing_is_left_over(machine: Machine, tables: list[Table]) -> None:
-    logs = {CATALOG_LOG, *(log_id for table in tables for log_id in table.log_ids())}
-    trees = {CATALOG_TABLE.tree, *(tree for table in tables for tree in table.trees())}
+    known = [*SYSTEM_TABLES, *tables]
+    logs = {log_id for table in known for log_id in table.log_ids()}
+    trees = {tree for table in known for tree in table.trees()}
     store = machine.store
-    assert set(machine.engine.list()) == logs, "logs that belong to no table, or too few"
+    found = set(machine.engine.list())
+    assert found == logs, f"logs of no table {sorted(found - logs)}, none {sorted(logs - found)}"
     assert set(store.trees()) <= trees, "trees that belong to no table"
     assert not store.dropping(), "trees that are still being dropped"
     positions = {key for key, _ in store.meta_range(POSITION_PREFIX)}

@@ -2,7 +2,8 @@
 
 They keep the engines' contracts, count each operation (a machine may crash at the n-th), let syncs
 fail, and remember trimmed entries for the checkers. When the machine crashes they are shut for
-good: every call raises, reads of the log too.
+good: every call raises ``PowerCut``, reads of the log too. That is no StorageError, so nobody
+handles it and what is left of the node ends at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import Ambiguous
+from ..errors import StorageError
 from ..storage.log.interface import Append, CopyEngine, Entries, Names, Outcomes
 from ..storage.tree.interface import Change, Row, StoreSnapshot, TreeStatistics
 from ..storage.tree.memory_store import MemoryStore
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .machine import Machine
 
 ALL_BYTES = 1 << 40
+
+
+class PowerCut(Exception):
+    """The machine has crashed: no code of its node runs any more."""
 
 
 class LogDoor:
@@ -34,7 +39,7 @@ class LogDoor:
 
     def _pass(self) -> CopyEngine:
         if self._closed:
-            raise Ambiguous("the log engine is closed")
+            raise StorageError("the log engine is closed")
         self._machine.touch(self._life)
         return self._engine
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import trio
 
-from ..errors import Ambiguous, StorageError
+from ..errors import StorageError
 from ..host.clock import Clock
 from ..host.host import Host
 from ..host.memory_disk import MemoryDisk
@@ -26,12 +26,11 @@ from ..storage.log.interface import CopyEngine
 from ..storage.log.memory import MemoryLogEngine
 from ..storage.log.segments import SegmentsLogEngine
 from ..storage.tree.memory_store import MemoryStore
-from .doors import LogDoor, StoreDoor
+from .doors import LogDoor, PowerCut, StoreDoor
 from .options import NO_FAULTS, Faults
 
 R = TypeVar("R")
 START_MS = 1_700_000_000_000
-CRASHED = "the machine has crashed"
 
 
 class SimulatedClock:
@@ -217,7 +216,7 @@ class Machine:
     def touch(self, life: int, changing: Callable[[], object] | None = None) -> None:
         """Before each disk operation: it may be refused, or be the last one."""
         if self.crashed or life != self.life:
-            raise Ambiguous(CRASHED)
+            raise PowerCut
         if self.bomb is not None:
             self.bomb -= 1
             if self.bomb <= 0:
@@ -225,7 +224,7 @@ class Machine:
                 if changing is not None and self._rng.random() < 0.5:
                     self.interrupt(changing)
                 self.crash()
-                raise Ambiguous(CRASHED)
+                raise PowerCut
 
     def maybe_fail_log_sync(self) -> None:
         """Let the commit that follows fail, by toss."""

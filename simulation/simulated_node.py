@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from ..actors.node import Node, NodeSettings, run_node
+from ..errors import Ambiguous, OutcomeUnknown
 from .history import History
 from .machine import Machine
 
@@ -22,6 +23,13 @@ class NodeFailed(Exception):
 
 class Gone(Exception):
     """The node crashed while the caller waited: the outcome is unknown."""
+
+
+def _is_disk_failure(error: BaseException) -> bool:
+    """Whether nothing but writes of unknown outcome is at the bottom of ``error``."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_disk_failure(inner) for inner in error.exceptions)
+    return isinstance(error, (Ambiguous, OutcomeUnknown))
 
 
 class SimulatedNode:
@@ -45,6 +53,8 @@ class SimulatedNode:
         #: Of clients who wait for an answer of this life.
         self._callers: list[trio.CancelScope] = []
         self._over = False
+        #: Whether this life got as far as serving.
+        self._opened = False
         #: Seconds that the machine stays off after its next crash or stop.
         self.pause_seconds = 0.0
         #: The next start crashes at its n-th disk operation.
@@ -65,6 +75,7 @@ class SimulatedNode:
 
     async def _live(self) -> None:
         self._stop, self.down = trio.Event(), trio.Event()
+        self._opened = False
         self._scope = trio.CancelScope()
         machine = self.machine
         engine, store = machine.boot()
@@ -75,13 +86,16 @@ class SimulatedNode:
             with self._scope:
                 async with run_node(machine.host(), self._settings, engine, store) as node:
                     self.node = node
+                    self._opened = True
                     self.up.set()
                     await self._stop.wait()
                     self._leave()
         except Exception as error:
+            opened = self._opened
             self._leave()
-            # What a node does after its machine has crashed, no machine would do.
-            if not machine.crashed:
+            # What a node does after its machine has crashed, no machine would do; and a node that
+            # meets a failing disk while it is being opened may say so and be started again.
+            if not machine.crashed and (opened or not _is_disk_failure(error)):
                 raise NodeFailed(f"{self.name} ended by itself") from error
         else:
             self._leave()

@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from ..actors.node import Node
+from ..model.schema import Status
 from .clients import Client, Tally
 from .convergence import check_running, check_stopped, dump, references
 from .determinism import Streams, run_seeded
@@ -32,7 +33,7 @@ from .observer import Observer
 from .options import NO_FAULTS, Options, draw_options, turned
 from .schema_changes import SchemaWorkload
 from .simulated_node import SimulatedNode
-from .tables import MAIN, SCRATCH, Keys
+from .tables import Keys
 
 #: Simulated seconds that a world may take to come to rest after the last fault.
 LIVENESS_SECONDS = 120.0
@@ -213,13 +214,15 @@ class World:
         """Return when nothing is under way, and the node answers."""
         node = await site.node.ready()
         site.workload.check(node)
-        for name in (MAIN, SCRATCH):
-            ref = node.tables.find("", name)
-            while ref is not None and ref.table.status.value != "ACTIVE":
-                await trio.sleep(0.01)
-                ref = node.tables.find("", name)
-            if ref is not None:
-                await site.scratch.write_until_answered(name)
+        # What cancelled clients asked for may still be on its way.
+        await trio.sleep(1.0)
+        for ref in list(references(node)):
+            if ref.table.status is Status.DELETING:
+                await node.tables.wait_gone("", ref.table.name)
+            else:
+                await node.tables.wait_active("", ref.table.name)
+        for name in node.tables.names(""):
+            await site.scratch.write_until_answered(name)
         for builder in node.index_builders():
             await builder.caught_up()
         await node.flusher.flush()
