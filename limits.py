@@ -188,3 +188,7 @@ TRANSACTION_RETRY_SECONDS = 0.05
 TRANSACTION_RECOVERY_SECONDS = 1.0
 TOKEN_SWEEP_SECONDS = 60.0
 TOKEN_SWEEP_ROWS = 2_000
+
+# Bodies beyond this are decoded without the garbage collector (S: below it there are too few
+# objects for a full collection).
+COLLECTED_BODY_BYTES_MAX = 128 * 1024

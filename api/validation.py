@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import InvalidRequest
 from .constraints import TABLE_ARN, Violations
-from .json_types import decode, read_structure
+from .json_types import decode, decode_uncollected, read_structure
 from .shape_kinds import PLAIN_TABLE_NAME
 from .shapes import OPERATIONS
 
@@ -45,9 +45,12 @@ def read(operation: str, body: bytes) -> dict[str, Any]:
         MalformedRequest: not UTF-8, not JSON, not an object, or a member of the wrong type.
         InvalidRequest: a constraint is violated; the message is DynamoDB's.
     """
-    request = decode(body)
-    check(operation, request)
-    return request
+    def checked(body: bytes) -> dict[str, Any]:
+        request = decode(body)
+        check(operation, request)
+        return request
+
+    return decode_uncollected(checked, body)
 
 
 def check(operation: str, request: dict[str, Any]) -> None:

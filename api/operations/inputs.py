@@ -28,6 +28,7 @@ from ...model.schema import GlobalIndex, LocalIndex, Status, Table
 from ...model.values import Item, check_value
 from .. import validation
 from ..calls import Caller
+from ..json_types import decode_uncollected
 from ..requests import GetItemRequest, KeysAndAttributes
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def reader(operation: str, request_type: type[Request]) -> Callable[[bytes], Req
 
     def read(body: bytes) -> Request:
         try:
-            return decode(body)
+            return decode_uncollected(decode, body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return msgspec.convert(validation.read(operation, body), request_type)
 
