@@ -6,6 +6,8 @@
 #   make crash    SIGKILL under load, again and again (N=50; ARGS="--million")
 #   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
 #   make damage   flipped bits and cut files (SAMPLES=2000)
+#   make fuzz     random bytes, changed requests, broken HTTP (SECONDS=60 SEED=1)
+#   make conformance  the independent suite recorded on AWS (DIR=its checkout)
 #   make bench    throughput and CPU beside installed peers (BENCH=memory, scale or engine; ARGS)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
@@ -21,7 +23,7 @@ DEV_STAMP := .venv/installed-dev
 export MYPYPATH := .types
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all demo test sim crash powercut damage bench check wheel-test clean
+.PHONY: all demo test sim crash powercut damage fuzz conformance bench check wheel-test clean
 .DELETE_ON_ERROR:
 
 all: check test
@@ -50,6 +52,14 @@ powercut: $(RUN_STAMP)
 
 damage: $(RUN_STAMP)
 	@$(BIN)/python -m millstream.tools.damage --samples $(SAMPLES) $(ARGS)
+
+SECONDS := 60
+
+fuzz: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.tools.fuzz --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
+conformance: $(RUN_STAMP)
+	@$(BIN)/python -m millstream.tools.conformance $(DIR) $(ARGS)
 
 bench: $(RUN_STAMP)
 	@$(BIN)/python -m millstream.bench$(if $(BENCH),.$(BENCH)) $(ARGS)

@@ -49,8 +49,8 @@ class Door:
     def headers(self, operation: str, body: bytes) -> list[tuple[bytes, bytes]]:
         """What an SDK sends."""
         authorization = (
-            f"AWS4-HMAC-SHA256 Credential={self.namespace}/20260101/us-east-1/dynamodb/aws4_request,"
-            f" SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
+            f"AWS4-HMAC-SHA256 Credential={self.namespace}/20260101/us-east-1/dynamodb/"
+            f"aws4_request, SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
         )
         return [
             (b"Host", f"{self.host}:{self.port}".encode()),
@@ -154,10 +154,10 @@ def chunked(rng: random.Random, body: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A gigabyte of spaces, as gzip in gzip's smallest form (about a megabyte)."""
-    squeezed = zlib.compressobj(9, zlib.DEFLATED, 31)
-    part = b" " * (1 << 20)
-    return b"".join(squeezed.compress(part) for _ in range(BOMB_BYTES >> 20)) + squeezed.flush()
+    """A gigabyte of spaces, as gzip: one compressed megabyte again and again, without an end."""
+    squeezed = zlib.compressobj(9, zlib.DEFLATED, -15)
+    part = squeezed.compress(b" " * (1 << 20)) + squeezed.flush(zlib.Z_FULL_FLUSH)
+    return b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff" + part * (BOMB_BYTES >> 20)
 
 
 class Exchanges:
@@ -166,7 +166,8 @@ class Exchanges:
     def __init__(self, door: Door, good: tuple[str, bytes]) -> None:
         self._door = door
         self._good = good
-        self._bomb = bomb()
+        self._bombs = [bomb()]
+        self._bombs += [gzip.compress(self._bombs[0], 1, mtime=0), gzip.compress(b"[" * (10 << 20))]
 
     def make(self, rng: random.Random) -> Exchange:
         """One exchange."""
@@ -187,7 +188,10 @@ class Exchanges:
     def _random_bytes(self, rng: random.Random) -> Exchange:
         data = rng.randbytes(rng.choice([1, 4, 100, 5000, 100_000]))
         if rng.random() < 0.5:
-            data = rng.choice([b"POST ", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"PRI * HTTP/2"]) + data
+            data = (
+                rng.choice([b"POST ", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"PRI * HTTP/2"])
+                + data
+            )
         # Line ends before a request line are passed over (RFC 9112, 2.2).
         return Exchange("random bytes", [data], None, 1 if data.strip(b"\r\n") else 0)
 
@@ -237,7 +241,9 @@ class Exchanges:
     def _too_long(self, rng: random.Random) -> Exchange:
         """More is announced than comes."""
         headers = self._headers(b"", drop=b"Content-Length")
-        size = len(self._good[1]) + rng.choice([1, 100, 10**6, 16 * 10**6, 10**9, 2**63, 2**64, 10**40])
+        size = len(self._good[1]) + rng.choice(
+            [1, 100, 10**6, 16 * 10**6, 10**9, 2**63, 2**64, 10**40]
+        )
         headers.append((b"Content-Length", str(size).encode()))
         data = assemble(b"POST / HTTP/1.1", headers, self._good[1])
         return Exchange(f"a body that is announced as {size} bytes", [data], None, 1)
@@ -261,14 +267,18 @@ class Exchanges:
                 (b"Host", b"evil.example"), (b"Host", b""), (b"Host", b"localhost:99999"),
                 (b"Connection", b"close"), (b"Connection", b"upgrade"), (b"Upgrade", b"h2c"),
                 (b"Origin", b"null"), (b"Sec-Fetch-Site", b"cross-site"), (b"Expect", b"200-ok"),
-                (b"X-Amz-Target", b"\xff\xfe"), (b"X-Amz-Target", b""), (b"X-Amz-Target", b"." * 9999),
+                (b"X-Amz-Target", b"\xff\xfe"), (b"X-Amz-Target", b""),
+                (b"X-Amz-Target", b"." * 9999),
                 (b"X-Amz-Date", b"20261399T999999Z"), (b"X-Amz-Date", b"\xb2" * 16),
-                (b"Authorization", b"Basic eDp5"), (b"Authorization", b"AWS4-HMAC-SHA256 " + b"=," * 500),
+                (b"Authorization", b"Basic eDp5"),
+                (b"Authorization", b"AWS4-HMAC-SHA256 " + b"=," * 500),
                 (b"Authorization", b""), (b"X-Amz-Security-Token", b"x" * 20_000),
-                (b"Content-Type", b"text/html"), (b"Content-Type", b"\xff"), (b"Content-Type", b";" * 99),
+                (b"Content-Type", b"text/html"), (b"Content-Type", b"\xff"),
+                (b"Content-Type", b";" * 99),
                 (b"Accept-Encoding", b"gzip;q=" + b"9" * 999), (b"Accept-Encoding", b"," * 9999),
                 (b"Content-MD5", b"x"), (b"X-Amz-Content-Sha256", b"UNSIGNED-PAYLOAD"),
-                (b"X A", b"b"), (b"", b"b"), (b"A\x00", b"b"), (b"A", b"b\x00c"), (b"A", b"b\r\n folded"),
+                (b"X A", b"b"), (b"", b"b"), (b"A\x00", b"b"), (b"A", b"b\x00c"),
+                (b"A", b"b\r\n folded"),
                 (b"A", b"\r\r\n"), (b"A" * 40_000, b"b"), (b"A", b"b" * 40_000),
                 (b"X-Http-Method-Override", b"GET"), (b"Range", b"bytes=0-1"),
             ]
@@ -281,17 +291,20 @@ class Exchanges:
 
     def _odd_line(self, rng: random.Random) -> Exchange:
         method = rng.choice(
-            [b"GET", b"PUT", b"HEAD", b"OPTIONS", b"TRACE", b"DELETE", b"CONNECT", b"post", b"M-SEARCH",
+            [b"GET", b"PUT", b"HEAD", b"OPTIONS", b"TRACE", b"DELETE", b"CONNECT", b"post",
+            b"M-SEARCH",
              b"PRI", b"POST" * 99, b"\x00"]
         )  # fmt: skip
         target = rng.choice(
-            [b"/", b"*", b"/../../etc/passwd", b"/?Action=ListTables", b"/%00%ff", b"//", b"/" * 9000,
+            [b"/", b"*", b"/../../etc/passwd", b"/?Action=ListTables", b"/%00%ff", b"//",
+            b"/" * 9000,
              b"http://127.0.0.1/", b"http://evil.example/", b"http://", b"http://[::1/", b"?", b"#",
              b"/\xff\xfe", b"", b"/?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=%zz",
              b"/?" + b"a=b&" * 5000, b"a:b", b"127.0.0.1:80"]
         )  # fmt: skip
         version = rng.choice(
-            [b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1",
+            [b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2",
+            b"http/1.1",
              b"HTTP/1.1 ", b"", b"HTTP/9999999999.1", b"ICY/1.1"]
         )  # fmt: skip
         if rng.random() < 0.5:
@@ -321,9 +334,9 @@ class Exchanges:
                 (b"", good, None),
                 (b"gzip", packed + packed, None),
                 (b"gzip", packed + b"tail", None),
-                (b"gzip", self._bomb, None),
-                (b"gzip, gzip", gzip.compress(self._bomb, mtime=0), None),
-                (b"gzip", gzip.compress(b"[" * (10 << 20), mtime=0), None),
+                (b"gzip", self._bombs[0], 413),
+                (b"gzip, gzip", self._bombs[1], None),
+                (b"gzip", self._bombs[2], 400),
             ]
         )
         headers = [*self._headers(body), (b"Content-Encoding", coding)]
@@ -344,9 +357,12 @@ class Exchanges:
         headers.append((b"Transfer-Encoding", b"chunked"))
         body = rng.choice(
             [
-                b"\r\n", b"-1\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n", b"5\r\nabcdeX\r\n0\r\n\r\n", b"5\nabcde\n0\n\n",
-                b"f" * 17 + b"\r\n", b"ffffffffffffffff\r\n", b"1000001\r\n", b"5" + b";x" * 500 + b"\r\n",
-                b"0\r\n" + b"A: b\r\n" * 5000 + b"\r\n", b"0\r\n\r", b"0", b"5\r\nab", b"g\r\n", b" 5\r\nabcde\r\n",
+                b"\r\n", b"-1\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n", b"5\r\nabcdeX\r\n0\r\n\r\n",
+                b"5\nabcde\n0\n\n",
+                b"f" * 17 + b"\r\n", b"ffffffffffffffff\r\n", b"1000001\r\n",
+                b"5" + b";x" * 500 + b"\r\n",
+                b"0\r\n" + b"A: b\r\n" * 5000 + b"\r\n", b"0\r\n\r", b"0", b"5\r\nab", b"g\r\n",
+                b" 5\r\nabcde\r\n",
                 b"1\r\na\r\n" * 20_000, b"0\r\nA\x00: b\r\n\r\n",
             ]
         )  # fmt: skip
