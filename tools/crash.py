@@ -52,6 +52,8 @@ class Outcome:
         self.items = 0
         self.restarts: list[float] = []
         self.wrong: list[str] = []
+        #: What else is worth saying.
+        self.note = ""
 
 
 class Crasher:
@@ -199,9 +201,14 @@ def measure_million(folder: Path, engine: str, items: int, progress: Progress) -
         connection.close()
         if outcome.items != items:
             outcome.wrong.append(f"{outcome.items:,} items are there, not {items:,}")
+        empty = Server(["--data", str(folder / "empty")], folder / "server.log")
+        empty_seconds = empty.start()
+        empty.kill()
+        outcome.note = f"an empty directory is up in {empty_seconds * 1000:.0f} ms"
         if outcome.restarts[0] > RESTART_SECONDS_MAX:
             outcome.wrong.append(
-                f"the restart took {outcome.restarts[0]:.2f} s, more than {RESTART_SECONDS_MAX} s"
+                f"the restart took {outcome.restarts[0]:.2f} s, more than {RESTART_SECONDS_MAX} s;"
+                f" {outcome.note} on this machine at this moment"
             )
     finally:
         server.kill()
@@ -295,6 +302,8 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
             f"{middle:>13.0f},{worst:>7.0f}  {'FAILED' if outcome.wrong else 'nothing lost'}"
         )
     for outcome in outcomes:
+        if outcome.note:
+            print(f"  {outcome.setting}: {outcome.note}")
         for line in outcome.wrong[:10]:
             print(f"  {outcome.setting}: {line}")
 
