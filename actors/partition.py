@@ -354,7 +354,11 @@ class PartitionActor:
         unknown = OutcomeUnknown("The write may or may not have taken effect")
         for ticket in self.machine.fail():
             ticket.fail(unknown)
+        dirty = self.machine.dirty
         self._recover(self.machine.position())
+        # What the old machine had applied and nobody has flushed is still to be flushed, and its
+        # position with it.
+        self.machine.dirty = dirty or self.machine.dirty
         backlog, self._backlog = self._backlog, []
         for message in backlog:
             self._take(message)

@@ -63,21 +63,22 @@ TOKEN_TREE = 3
 CONFLICT = "Transaction is ongoing for the item"
 
 
-class _View:
-    """What one action sees and would do."""
+_CONTENDED = Contended()
 
-    __slots__ = ("data", "is_pending", "new", "old", "old_item", "result")
 
-    def __init__(self, data: bytes | None, old: Row | None, is_pending: bool) -> None:
-        #: The stored row, if nothing is pending on the key.
-        self.data = data
-        self.old = old
-        #: The old item, decoded where something needs it.
-        self.old_item: Item | None = None
-        self.new: Row | None = None
-        #: Whether what was seen is proposed and not yet committed.
-        self.is_pending = is_pending
-        self.result: ActionResult = Contended()
+class _View(msgspec.Struct, gc=False):
+    """What one action sees and would do.
+
+    ``data`` is the stored row, if nothing is pending on the key; ``old_item`` is decoded where
+    something needs it; ``is_pending``: what was seen is proposed and not yet committed.
+    """
+
+    data: bytes | None
+    old: Row | None
+    is_pending: bool
+    old_item: Item | None = None
+    new: Row | None = None
+    result: ActionResult = _CONTENDED
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -178,16 +179,10 @@ class TableState:
 
     def evaluate(self, command: Request, hlc: int) -> Evaluation:
         """Decide ``command`` at version ``hlc``, against committed and pending rows."""
-        match command:
-            case Transact():
-                return self._transact(command, hlc)
-            case Prepare():
-                return self._prepare(command, hlc)
-            case Decide():
-                return self._end(command)
-        held = self._transactions.holds(command.key)
+        if isinstance(command, Transact | Prepare | Decide):
+            return self._evaluate_transaction(command, hlc)
         view = self._look(command, hlc)
-        if held:
+        if self._transactions.holds(command.key):
             old_hlc = 0 if view.old is None else view.old.hlc
             version = self._transactions.version_for_passing(command.key, old_hlc)
             if version is None:
@@ -224,24 +219,32 @@ class TableState:
         if condition is not None and not condition.matches(view.old_item, command.values):
             view.result = Refused(old)
             return view
-        match command:
-            case Put():
-                view.new = Row(command.body, command.size_bytes, hlc, self._region)
-            case Delete():
-                view.new = None
-            case UpdateItem():
-                try:
-                    view.new = self._updated(command, view.old_item, hlc)
-                except InvalidRequest as error:
-                    view.result = error
-                    return view
-            case Check():
-                view.result = Checked(old)
+        if isinstance(command, Put):
+            view.new = Row(command.body, command.size_bytes, hlc, self._region)
+        elif isinstance(command, UpdateItem):
+            try:
+                view.new = self._updated(command, view.old_item, hlc)
+            except InvalidRequest as error:
+                view.result = error
                 return view
+        elif isinstance(command, Check):
+            view.result = Checked(old)
+            return view
         view.result = Written(old, view.new)
         return view
 
     # Transactions: see ``transactions.py``.
+
+    def _evaluate_transaction(
+        self, command: Transact | Prepare | Decide, hlc: int
+    ) -> Evaluation:
+        match command:
+            case Transact():
+                return self._transact(command, hlc)
+            case Prepare():
+                return self._prepare(command, hlc)
+            case Decide():
+                return self._end(command)
 
     def _views(self, actions: tuple[Action, ...], hlc: int) -> tuple[list[_View], bool, bool]:
         """Every action's view; whether all are well; whether something seen is not committed."""
@@ -284,7 +287,11 @@ class TableState:
                 view.new.size_bytes,
             )
             intents.append(Intent(action.key, body, size_bytes))
-            if isinstance(action, Put | Delete) and action.version is action.condition is None:
+            if (
+                isinstance(action, Put | Delete)
+                and action.condition is None
+                and action.version is None
+            ):
                 passable.append(action.key)
         bound = hlc + TRANSACTION_GAP
         promise = Prepared(command.transaction, bound, intents, checked, passable)

@@ -96,7 +96,7 @@ def _open_kind(disk: Disk, path: str, kind: str, *, create: bool) -> CopyEngine:
     if kind == "leveldb":
         from .leveldb import LevelDbLogEngine
 
-        return LevelDbLogEngine(path, create=create)
+        return LevelDbLogEngine(disk, path, create=create)
     from .segments import SegmentsLogEngine
 
     return SegmentsLogEngine(disk, path, create=create)

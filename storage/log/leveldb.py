@@ -1,18 +1,19 @@
 """The log engine over LevelDB (`plyvel`): one database for all logs of a node.
 
 A commit is one synced write batch, so LevelDB's own log is the only thing written twice, by its
-compaction. Rows, where `id` is one length byte and the log's identifier::
+compaction. Every other write is synced, too: after a power cut only the last one can be torn, and
+`leveldb_tail` cuts that off. So a trim writes nothing: its deletions ride in the next commits'
+batches, a bounded number in each. Rows, where `id` is the log's identifier::
 
     "r"           -> format, number of logs     the database is one of ours
     "m" id        -> first LSN                  the log exists
-    "e" id lsn    -> entry                      LSN big-endian, so that rows stand in order
+    "e" n id lsn  -> entry                      n: length of id; LSN big-endian, so in order
     "d" id        -> nothing                    the log is deleted, its entries are being removed
 
 The database belongs to this object alone (LevelDB holds a lock file). `paranoid_checks` and
 `verify_checksums` are always on: without them one flipped bit has silently lost eight
-acknowledged entries in the middle of a log. LevelDB drops a torn end of its own log without a
-word, and takes a damaged length in the last block for one; so a lost tail shows only to a caller
-that remembers a position beyond it.
+acknowledged entries in the middle of a log. Damage to the very last write looks like a torn one;
+so a lost tail shows only to a caller that remembers a position beyond it.
 
 An iterator of LevelDB skips a block that it cannot read, and plyvel does not look at its status
 when it ends (measured: a flipped bit in the last block made logs vanish, and shortened tails). A
@@ -39,6 +40,7 @@ from ...errors import (
     Trimmed,
     WrongFormat,
 )
+from ...host.disk import Disk
 from ...limits import (
     LOG_DELETE_CHUNK_ENTRIES,
     LOG_LEVELDB_CACHE_BYTES,
@@ -46,6 +48,7 @@ from ...limits import (
 )
 from .entry import Link, check_append, check_entry, lsn_of
 from .interface import Append, Entries, Entry, Names, Outcomes, check_log_id
+from .leveldb_tail import cut_off, torn_tails
 
 FORMAT: Final = 1
 
@@ -70,6 +73,18 @@ class _Log:
         self.passed: Link | None = None
 
 
+class _Garbage:
+    """Entries of one log that are readable no more: rows from `start` below `stop`."""
+
+    __slots__ = ("is_deleted", "start", "stop")
+
+    def __init__(self, start: int, stop: int, *, is_deleted: bool) -> None:
+        self.start = start
+        self.stop = stop
+        # The log is deleted, and its mark goes with the last row.
+        self.is_deleted = is_deleted
+
+
 class LevelDbLogEngine:
     """A `LogEngine` in the LevelDB database at `path`.
 
@@ -78,9 +93,19 @@ class LevelDbLogEngine:
     if it is not there; otherwise its absence is Corrupt.
     """
 
-    __slots__ = ("_create", "_db", "_logs", "_path", "_plyvel", "_refusal")
+    __slots__ = (
+        "_create",
+        "_db",
+        "_disk",
+        "_garbage",
+        "_logs",
+        "_path",
+        "_plyvel",
+        "_refusal",
+        "_trimmed",
+    )
 
-    def __init__(self, path: str, *, create: bool) -> None:
+    def __init__(self, disk: Disk, path: str, *, create: bool) -> None:
         try:
             import plyvel
         except ImportError as error:
@@ -89,10 +114,15 @@ class LevelDbLogEngine:
                 " install it or choose the engine 'segments'"
             ) from error
         self._plyvel: Any = plyvel
+        # For LevelDB's own files, before it opens them; it writes them itself.
+        self._disk = disk
         self._path = path
         self._create = create
         self._db: Any = None
         self._logs: dict[str, _Log] = {}
+        # By a log's name: what the next commits delete, and the first LSNs they store.
+        self._garbage: dict[bytes, _Garbage] = {}
+        self._trimmed: dict[bytes, int] = {}
         # Why every call is refused; None while the engine serves.
         self._refusal: str | None = None
         self._open()
@@ -103,7 +133,8 @@ class LevelDbLogEngine:
         assert first_lsn >= 1
         if log_id in self._logs:
             raise Conflict(f"log {log_id!r} exists", self._logs[log_id].tail)
-        # A deletion whose last part was overlooked, for damage, must not leave entries to this log.
+        # Entries of a log that had this name, known as garbage or not, must not be this log's.
+        self._garbage.pop(name, None)
         self._delete_all(_prefix(name))
         self._write(
             {b"m" + name: _LSN.pack(first_lsn), _ROOT_KEY: self._root(len(self._logs) + 1)},
@@ -113,13 +144,15 @@ class LevelDbLogEngine:
 
     def delete(self, log_id: str) -> None:
         self._check_serving()
-        if log_id not in self._logs:
+        log = self._logs.get(log_id)
+        if log is None:
             return
         name = log_id.encode()
         # The mark is durable before the first entry goes: a crash in between ends as a deletion.
         self._write({b"d" + name: b"", _ROOT_KEY: self._root(len(self._logs) - 1)}, (b"m" + name,))
         del self._logs[log_id]
-        self._purge(name)
+        self._trimmed.pop(name, None)
+        self._discard(name, log.first, log.tail + 1, is_deleted=True)
 
     def list(self) -> Names:
         self._check_serving()
@@ -147,6 +180,8 @@ class LevelDbLogEngine:
             links[log_id] = link
             outcomes.append(None)
         if links:
+            # More than is appended, or a log that is trimmed as it grows would grow for ever.
+            self._collect(batch, LOG_DELETE_CHUNK_ENTRIES + len(appends))
             self._finish(batch)
             for log_id, link in links.items():
                 log = self._logs[log_id]
@@ -213,12 +248,12 @@ class LevelDbLogEngine:
         before = min(before, log.tail)
         if before <= log.first:
             return
-        # Readers see the new beginning before a row goes. LevelDB replays its writes in order, so
-        # a crash cannot keep the deletions and lose the row that explains them.
+        # Readers see the new beginning before a row goes. The row that explains the deletions is in
+        # the first of their batches; until then a crash undoes the trim.
         self._logs[log_id] = _Log(log.prefix, before, log.tail, log.last)
-        row = {b"m" + log_id.encode(): _LSN.pack(before)}
-        self._write(row, (), sync=False)
-        self._delete_range(log.prefix, log.first, before)
+        name = log_id.encode()
+        self._trimmed[name] = before
+        self._discard(name, log.first, before, is_deleted=False)
 
     def truncate(self, log_id: str, after: int) -> None:
         """See `interface.CopyEngine`."""
@@ -230,7 +265,7 @@ class LevelDbLogEngine:
         # From the end, so that an interruption leaves no hole.
         for lsn in range(log.tail, after, -LOG_DELETE_CHUNK_ENTRIES):
             lsns = range(lsn, max(after, lsn - LOG_DELETE_CHUNK_ENTRIES), -1)
-            self._write({}, [log.prefix + _LSN.pack(lsn) for lsn in lsns], sync=True)
+            self._write({}, [log.prefix + _LSN.pack(lsn) for lsn in lsns])
         self._logs[log_id] = _Log(log.prefix, log.first, after, last)
 
     def reopen(self) -> None:
@@ -242,31 +277,52 @@ class LevelDbLogEngine:
             self._db.close()
             self._db = None
         self._logs = {}
+        self._garbage = {}
+        self._trimmed = {}
         self._refusal = "the log engine is closed"
 
     # Opening.
 
     def _open(self) -> None:
         try:
-            self._db = self._plyvel.DB(
-                self._path,
-                create_if_missing=self._create,
-                paranoid_checks=True,
-                write_buffer_size=LOG_LEVELDB_WRITE_BUFFER_BYTES,
-                lru_cache_size=LOG_LEVELDB_CACHE_BYTES,
-                # Entries are trimmed within a day; compressing them costs more than it saves.
-                compression=None,
-            )
+            self._db = self._open_database()
             self._load()
             # From now on its absence is a loss, also for `reopen`.
             self._create = False
         except self._plyvel.Error as error:
             self.close()
             raise self._translate(error) from error
+        except OSError as error:
+            self.close()
+            raise StorageError(f"LevelDB at {self._path} cannot be read: {error}") from error
         except StorageError:
             self.close()
             raise
         self._refusal = None
+
+    def _open_database(self) -> Any:
+        # Raises Corrupt, before LevelDB could drop what it takes for empty space in its log.
+        tails = torn_tails(self._disk, self._path)
+        try:
+            return self._open_plyvel()
+        except self._plyvel.CorruptionError:
+            # It had LevelDB's lock, so nobody else writes what looks torn.
+            if not tails:
+                raise
+        for tail in tails:
+            cut_off(self._disk, tail)
+        return self._open_plyvel()
+
+    def _open_plyvel(self) -> Any:
+        return self._plyvel.DB(
+            self._path,
+            create_if_missing=self._create,
+            paranoid_checks=True,
+            write_buffer_size=LOG_LEVELDB_WRITE_BUFFER_BYTES,
+            lru_cache_size=LOG_LEVELDB_CACHE_BYTES,
+            # Entries are trimmed within a day; compressing them costs more than it saves.
+            compression=None,
+        )
 
     def _load(self) -> None:
         root = self._db.get(_ROOT_KEY, verify_checksums=True)
@@ -285,12 +341,15 @@ class LevelDbLogEngine:
         if len(logs) != count:
             raise Corrupt(f"LevelDB at {self._path} shows {len(logs)} of {count} logs")
         for name in doomed:
-            self._purge(name)
+            prefix = _prefix(name)
+            lowest, highest = self._end(prefix, reverse=False), self._end(prefix, reverse=True)
+            start, stop = (0, 0) if lowest is None or highest is None else (lowest, highest + 1)
+            self._discard(name, start, stop, is_deleted=True)
         for key, value in logs:
             self._logs[key[1:].decode()] = self._load_log(key[1:], _LSN.unpack(value)[0])
 
     def _load_log(self, name: bytes, first: int) -> _Log:
-        """Look at both ends of a log, and finish a trim that a crash has interrupted."""
+        """Look at both ends of a log, and go on with a trim that was interrupted."""
         prefix = _prefix(name)
         lowest = self._end(prefix, reverse=False)
         highest = self._end(prefix, reverse=True)
@@ -301,7 +360,7 @@ class LevelDbLogEngine:
         if lowest is None or highest is None or self._has(prefix, highest + 1):
             raise Corrupt(f"log {name!r} has more entries than LevelDB shows")
         if lowest < first:
-            self._delete_range(prefix, lowest, first)
+            self._discard(name, lowest, first, is_deleted=False)
         log = _Log(prefix, first, highest, None)
         log.last = self._link(log, highest)
         return log
@@ -328,29 +387,47 @@ class LevelDbLogEngine:
             raise self._missing(log.prefix[2:].decode(), lsn)
         return check_entry(data, None)
 
-    def _purge(self, name: bytes) -> None:
-        """Remove the entries of a deleted log, and at last the mark that it is deleted."""
-        self._delete_all(_prefix(name))
-        self._write({}, (b"d" + name,), sync=False)
+    def _discard(self, name: bytes, start: int, stop: int, *, is_deleted: bool) -> None:
+        """Have the next commits delete the rows from `start` below `stop` of a log."""
+        garbage = self._garbage.get(name)
+        if garbage is None:
+            self._garbage[name] = _Garbage(start, stop, is_deleted=is_deleted)
+        else:
+            # A log goes from its beginning, so what is added continues what is there.
+            garbage.stop = stop
+            garbage.is_deleted = is_deleted
+
+    def _collect(self, batch: Any, count: int) -> None:
+        """Put pending trims into a batch, and up to `count` of the deletions they allow."""
+        for name, first in self._trimmed.items():
+            batch.put(b"m" + name, _LSN.pack(first))
+        self._trimmed.clear()
+        while self._garbage and count > 0:
+            name, garbage = next(iter(self._garbage.items()))
+            prefix = _prefix(name)
+            stop = min(garbage.stop, garbage.start + count)
+            for lsn in range(garbage.start, stop):
+                batch.delete(prefix + _LSN.pack(lsn))
+            count -= stop - garbage.start
+            garbage.start = stop
+            if stop == garbage.stop:
+                if garbage.is_deleted:
+                    batch.delete(b"d" + name)
+                del self._garbage[name]
 
     def _delete_all(self, prefix: bytes) -> None:
         lowest = self._end(prefix, reverse=False)
         highest = self._end(prefix, reverse=True)
         if lowest is not None and highest is not None:
-            self._delete_range(prefix, lowest, highest + 1)
+            for chunk in range(lowest, highest + 1, LOG_DELETE_CHUNK_ENTRIES):
+                lsns = range(chunk, min(highest + 1, chunk + LOG_DELETE_CHUNK_ENTRIES))
+                self._write({}, [prefix + _LSN.pack(lsn) for lsn in lsns])
 
     def _root(self, count: int) -> bytes:
         return _ROOT.pack(FORMAT, count)
 
-    def _delete_range(self, prefix: bytes, start: int, stop: int) -> None:
-        for chunk in range(start, stop, LOG_DELETE_CHUNK_ENTRIES):
-            lsns = range(chunk, min(stop, chunk + LOG_DELETE_CHUNK_ENTRIES))
-            self._write({}, [prefix + _LSN.pack(lsn) for lsn in lsns], sync=False)
-
-    def _write(
-        self, puts: dict[bytes, bytes], deletes: Sequence[bytes], *, sync: bool = True
-    ) -> None:
-        batch = self._db.write_batch(sync=sync)
+    def _write(self, puts: dict[bytes, bytes], deletes: Sequence[bytes]) -> None:
+        batch = self._db.write_batch(sync=True)
         for key in deletes:
             batch.delete(key)
         for key, value in puts.items():
