@@ -14,6 +14,7 @@ from ..errors import InvalidRequest
 from ..limits import REQUEST_ECHO_CHARACTERS_MAX, REQUEST_VIOLATIONS_MAX
 from .shape_kinds import (
     NAME_PATTERN,
+    PLAIN_TABLE_NAME,
     AttributeValue,
     Boolean,
     List,
@@ -118,6 +119,8 @@ class Violations:
         )
 
     def _check_string(self, shape: String, value: str, path: str) -> None:
+        if shape.table and TABLE_ARN.fullmatch(value) is None:
+            shape = PLAIN_TABLE_NAME
         if shape.enum and value not in shape.enum:
             values = ", ".join(shape.enum)
             self._add(shape, value, path, f"Member must satisfy enum value set: [{values}]")

@@ -27,6 +27,7 @@ from .operations.tables import (
     update_table,
 )
 from .operations.tables_tags import list_tags_of_resource, tag_resource, untag_resource
+from .operations.transactions import transact_get_items, transact_write_items
 
 if TYPE_CHECKING:
     from ..actors.tables import Tables
@@ -43,6 +44,8 @@ _ITEM_OPERATIONS: dict[str, Operation] = {
     "PutItem": put_item,
     "Query": query,
     "Scan": scan,
+    "TransactGetItems": transact_get_items,
+    "TransactWriteItems": transact_write_items,
     "UpdateItem": update_item,
 }
 # These go through the first stage themselves.

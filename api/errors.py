@@ -263,13 +263,22 @@ class TransactionCanceledException(WireError):
 
 
 class TransactionInProgressException(WireError):
+    """The sentence is AWS's (aws-sdk-java-v2, issue 2518)."""
+
     type_name = _DYNAMODB + "TransactionInProgressException"
     message_member = "Message"
+    message_default = "Transaction from previous request is still in progress"
 
 
 class IdempotentParameterMismatchException(WireError):
+    """AWS's sentence is not on record; this is the API reference's."""
+
     type_name = _DYNAMODB + "IdempotentParameterMismatchException"
     message_member = "Message"
+    message_default = (
+        "DynamoDB rejected the request because you retried a request with a different payload "
+        "but with an idempotent token that was already used."
+    )
 
 
 class InternalServerError(WireError):
@@ -286,8 +295,6 @@ _BY_MESSAGE: dict[type[MillstreamError], type[WireError]] = {
     LimitExceeded: LimitExceededException,
     ItemCollectionTooLarge: ItemCollectionSizeLimitExceededException,
     TransactionConflict: TransactionConflictException,
-    TransactionInProgress: TransactionInProgressException,
-    IdempotentParameterMismatch: IdempotentParameterMismatchException,
     Unavailable: ServiceUnavailable,
 }
 
@@ -305,6 +312,11 @@ def to_wire(error: Exception, request_id: str = "") -> WireError:
             return ConditionalCheckFailedException(str(error), error.item)
         case TransactionCanceled():
             return TransactionCanceledException(str(error), error.reasons)
+        # What the client did wrong with its token is told in DynamoDB's words, not the engine's.
+        case TransactionInProgress():
+            return TransactionInProgressException()
+        case IdempotentParameterMismatch():
+            return IdempotentParameterMismatchException()
         case Throttled():
             return ProvisionedThroughputExceededException(str(error) or None, error.reasons)
         case OutcomeUnknown():

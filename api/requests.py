@@ -17,7 +17,9 @@ from msgspec import Meta
 from ..limits import (
     BATCH_GET_KEYS_MAX,
     BATCH_WRITE_REQUESTS_MAX,
+    CLIENT_TOKEN_CHARACTERS_MAX,
     SCAN_SEGMENTS_MAX,
+    TRANSACTION_ACTIONS_MAX,
 )
 
 Values = dict[str, Any]
@@ -181,3 +183,72 @@ class BatchWriteItemRequest(_Members):
     request_items: Annotated[dict[str, Writes], Meta(min_length=1)]
     return_consumed_capacity: Capacity | None = None
     return_item_collection_metrics: CollectionMetrics | None = None
+
+
+class TransactAction(_Members, kw_only=True):
+    """What the four actions of a TransactWriteItems have in common."""
+
+    table_name: str
+    condition_expression: str | None = None
+    expression_attribute_names: Names | None = None
+    expression_attribute_values: Values | None = None
+    return_values_on_condition_check_failure: ReturnOnFailure | None = None
+
+
+class TransactPut(TransactAction, rename="pascal", forbid_unknown_fields=True, kw_only=True):
+    item: Values
+
+
+class TransactUpdate(TransactAction, rename="pascal", forbid_unknown_fields=True, kw_only=True):
+    key: Values
+    update_expression: str
+
+
+class TransactDelete(TransactAction, rename="pascal", forbid_unknown_fields=True, kw_only=True):
+    key: Values
+
+
+class ConditionCheck(TransactAction, rename="pascal", forbid_unknown_fields=True, kw_only=True):
+    key: Values
+    condition_expression: str
+
+
+class TransactWrite(_Members):
+    """One action of a TransactWriteItems: exactly one of its four members."""
+
+    condition_check: ConditionCheck | None = None
+    put: TransactPut | None = None
+    delete: TransactDelete | None = None
+    update: TransactUpdate | None = None
+
+
+ClientToken = Annotated[str, Meta(min_length=1, max_length=CLIENT_TOKEN_CHARACTERS_MAX)]
+
+
+class TransactWriteItemsRequest(_Members, kw_only=True):
+    transact_items: Annotated[
+        list[TransactWrite], Meta(min_length=1, max_length=TRANSACTION_ACTIONS_MAX)
+    ]
+    client_request_token: ClientToken | None = None
+    return_consumed_capacity: Capacity | None = None
+    return_item_collection_metrics: CollectionMetrics | None = None
+
+
+class TransactGet(_Members):
+    table_name: str
+    key: Values
+    projection_expression: str | None = None
+    expression_attribute_names: Names | None = None
+
+
+class TransactRead(_Members):
+    """One read of a TransactGetItems."""
+
+    get: TransactGet
+
+
+class TransactGetItemsRequest(_Members):
+    transact_items: Annotated[
+        list[TransactRead], Meta(min_length=1, max_length=TRANSACTION_ACTIONS_MAX)
+    ]
+    return_consumed_capacity: Capacity | None = None

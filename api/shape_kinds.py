@@ -16,12 +16,16 @@ LONG_MAX = (1 << 63) - 1
 
 
 class String(msgspec.Struct, frozen=True):
-    """Text. Lengths are in characters; ``pattern`` must match the whole of it."""
+    """Text. Lengths are in characters; ``pattern`` must match the whole of it.
+
+    ``table`` says that what is not a table's ARN must be a table's name.
+    """
 
     minimum: int | None = None
     maximum: int | None = None
     pattern: str | None = None
     enum: tuple[str, ...] = ()
+    table: bool = False
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -105,6 +109,8 @@ def structure(structure_name: str, required: str = "", /, **members: Shape) -> S
 
 # Names. A table may be given by its ARN wherever its name may be, hence the length of an ARN.
 TABLE_NAME = String(1, 1024)
+#: Where it is told among the other violations; at the top of a request it comes before them.
+NESTED_TABLE_NAME = String(1, 1024, table=True)
 PLAIN_TABLE_NAME = String(3, 255, NAME_PATTERN)
 INDEX_NAME = String(3, 255, NAME_PATTERN)
 KEY_ATTRIBUTE_NAME = String(1, KEY_ATTRIBUTE_NAME_BYTES_MAX)

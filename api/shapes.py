@@ -37,6 +37,7 @@ from .shapes_tables import (
     TAGS,
     UPDATE_TABLE,
 )
+from .shapes_transactions import TRANSACT_GET_ITEMS, TRANSACT_WRITE_ITEMS
 
 OPERATIONS: dict[str, Structure] = {
     "PutItem": PUT_ITEM,
@@ -47,6 +48,8 @@ OPERATIONS: dict[str, Structure] = {
     "Scan": SCAN,
     "BatchGetItem": BATCH_GET_ITEM,
     "BatchWriteItem": BATCH_WRITE_ITEM,
+    "TransactWriteItems": TRANSACT_WRITE_ITEMS,
+    "TransactGetItems": TRANSACT_GET_ITEMS,
     "CreateTable": CREATE_TABLE,
     "UpdateTable": UPDATE_TABLE,
     "DeleteTable": structure("DeleteTableInput", "TableName", TableName=TABLE_NAME),

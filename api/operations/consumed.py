@@ -15,7 +15,7 @@ from ...model.capacity import Consumption, index_write_units, write_units
 from ...model.keys import encode_component, prefix_end, table_key
 from ...model.schema import GlobalIndex, LocalIndex, Table
 from ...model.values import Item, decode_item, item_size_bytes
-from ...storage.commands import Refused, Written
+from ...storage.commands import Checked, Refused, Written
 from ...storage.indexes import entry_key, primary_key, projected
 
 if TYPE_CHECKING:
@@ -24,16 +24,27 @@ if TYPE_CHECKING:
 _GIGABYTE = 1 << 30
 
 
-def add_write(consumption: Consumption, table: Table, result: Written | Refused) -> None:
-    """Count one write of the table and of its indexes; a failed condition costs what it read."""
-    if isinstance(result, Refused):
+def add_write(
+    consumption: Consumption,
+    table: Table,
+    result: Written | Refused | Checked,
+    *,
+    transactional: bool = False,
+) -> None:
+    """Count one write of the table and of its indexes.
+
+    A condition without a write, failed or checked, costs what it read. A transaction doubles the
+    table's units and leaves the indexes' as they are (reference 2.5).
+    """
+    if not isinstance(result, Written):
         found = result.found
-        consumption.add_table(write=write_units(0 if found is None else found.size_bytes))
+        size_bytes = 0 if found is None else found.size_bytes
+        consumption.add_table(write=write_units(size_bytes, transactional=transactional))
         return
     old, new = result.old, result.new
     before = 0 if old is None else old.size_bytes
     after = 0 if new is None else new.size_bytes
-    consumption.add_table(write=write_units(max(before, after)))
+    consumption.add_table(write=write_units(max(before, after), transactional=transactional))
     if not table.local_indexes and not table.global_indexes:
         return
     old_item = None if old is None else decode_item(old.body)

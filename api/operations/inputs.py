@@ -176,3 +176,23 @@ def check_scalar(table: Table, expression: Condition | Projection | Update | Non
     if expression is not None and expression.nested:
         index_names = [name for index in indexes_of(table) for name in index.key.names()]
         check_scalar_keys(expression, table.key.names(), index_names)
+
+
+def check_assigned_types(table: Table, update: Update, values: dict[str, Any]) -> None:
+    """Refuse a value of the wrong type for an index key where the request alone shows it.
+
+    DynamoDB does so before it looks at the item; what an item's own values assign is judged in the
+    partition. Of several indexes the one is named whose name sorts first.
+    """
+    if not table.global_indexes and not table.local_indexes:
+        return
+    types = update.assigned_types(values)
+    for index in sorted(indexes_of(table), key=lambda each: each.name):
+        for attribute in index.key.attributes():
+            found = types.get(attribute.name)
+            if found is not None and found != attribute.kind:
+                raise InvalidRequest(
+                    "One or more parameter values were invalid: Type mismatch for Index Key "
+                    f"{attribute.name} Expected: {attribute.kind} Actual: {found} "
+                    f"IndexName: {index.name}"
+                )

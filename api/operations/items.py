@@ -7,7 +7,7 @@ encodes it once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,7 +22,6 @@ from ...expressions import (
 )
 from ...limits import ITEM_SIZE_BYTES_MAX
 from ...model.capacity import Consumption, read_units
-from ...model.schema import Table
 from ...model.values import Item, check_item, decode_item, encode_item
 from ...storage.checks import ITEM_TOO_LARGE, UPDATE_TOO_LARGE, check_put_item
 from ...storage.commands import Command, Delete, Put, Refused, UpdateItem, Written
@@ -37,10 +36,10 @@ from ..requests import (
 )
 from .consumed import add_write, capacity_member, collection_metrics
 from .inputs import (
+    check_assigned_types,
     check_scalar,
     compile_request,
     find_table,
-    indexes_of,
     item_key,
     plain,
     projection_of,
@@ -178,7 +177,7 @@ async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     key = item_key(table, request.key)
     if update is not None:
         check_update_keys(update, table.key.names())
-        _check_assigned_types(table, update, values)
+        check_assigned_types(table, update, values)
         check_scalar(table, update)
     check_scalar(table, condition)
     command = UpdateItem(key, request.key, update, condition, values)
@@ -218,26 +217,6 @@ def _compile(
         update=update_text,
     )
     return compiled.condition, compiled.update
-
-
-def _check_assigned_types(table: Table, update: Update, values: dict[str, Any]) -> None:
-    """Refuse a value of the wrong type for an index key where the request alone shows it.
-
-    DynamoDB does so before it looks at the item; what an item's own values assign is judged in the
-    partition. Of several indexes the one is named whose name sorts first.
-    """
-    if not table.global_indexes and not table.local_indexes:
-        return
-    types = update.assigned_types(values)
-    for index in sorted(indexes_of(table), key=lambda each: each.name):
-        for attribute in index.key.attributes():
-            found = types.get(attribute.name)
-            if found is not None and found != attribute.kind:
-                raise InvalidRequest(
-                    "One or more parameter values were invalid: Type mismatch for Index Key "
-                    f"{attribute.name} Expected: {attribute.kind} Actual: {found} "
-                    f"IndexName: {index.name}"
-                )
 
 
 async def _write(

@@ -92,6 +92,23 @@ def body(error: Exception) -> dict[str, object]:
             },
         ),
         (
+            domain.TransactionInProgress("the engine's words"),
+            400,
+            {
+                "__type": DYNAMODB + "TransactionInProgressException",
+                "Message": "Transaction from previous request is still in progress",
+            },
+        ),
+        (
+            domain.IdempotentParameterMismatch("the engine's words"),
+            400,
+            {
+                "__type": DYNAMODB + "IdempotentParameterMismatchException",
+                "Message": "DynamoDB rejected the request because you retried a request with a "
+                "different payload but with an idempotent token that was already used.",
+            },
+        ),
+        (
             domain.Throttled("slow", (("TableReadProvisionedThroughputExceeded", "arn"),)),
             400,
             {
