@@ -30,6 +30,7 @@ from .actors.data_directory import open_node
 from .actors.node import NodeSettings
 from .actors.tables import Tables
 from .api.calls import Caller
+from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
 from .errors import InvalidRequest
@@ -252,7 +253,7 @@ class Table:
 class Database:
     """An open database. Made by ``open_database``."""
 
-    def __init__(self, tables: Tables, namespace: str = "") -> None:
+    def __init__(self, tables: Tables, namespace: str = NAMESPACE_DEFAULT) -> None:
         self._tables = tables
         self._caller = Caller(namespace, "python", tables.region, "python")
 
@@ -347,12 +348,15 @@ async def open_database(
     path: str | os.PathLike[str] | None = None,
     *,
     region: str = "us-east-1",
-    namespace: str = "",
+    namespace: str = NAMESPACE_DEFAULT,
     log_engine: str = "auto",
     log_directories: Sequence[str] = (),
     memtable_bytes: int = NodeSettings().memtable_bytes,
 ) -> AsyncIterator[Database]:
     """The database in the directory ``path``, made if absent; None keeps everything in memory.
+
+    ``namespace`` is that of the credentials by which the same tables are seen over HTTP; those
+    that name none share the default one.
 
     It is closed in good order when the block ends; a process that dies loses nothing that was
     acknowledged. ``log_directories`` keeps a copy of the log in each (see the README).

@@ -18,14 +18,16 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import outcome
 import trio
 
+from ..host.budget import Budget
 from ..host.network import Socket
+from ..host.readiness import open_readiness
 from ..limits import (
     BYTES_IN_FLIGHT_MAX,
     CONNECTIONS_MAX,
@@ -46,6 +48,7 @@ from .connection import (
     CONTINUE_BYTES,
     NEED_DATA,
     Connection,
+    Event,
     Phase,
     Preambles,
     Request,
@@ -60,6 +63,7 @@ from .errors import (
 )
 from .front import Front
 from .gate import Policy
+from .rest import Rest, resumed
 
 # An enumeration's member costs more to look up than a name of the module.
 _HEAD: Final = Phase.HEAD
@@ -69,6 +73,8 @@ _CLOSED: Final = Phase.CLOSED
 
 _log = logging.getLogger(__name__)
 
+# Operations that read and never wait, but for a checkpoint between slices.
+_QUICK = frozenset({b"DynamoDB_20120810.GetItem", b"DynamoDB_20120810.Query"})
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SWEEP_SECONDS = 1
 _ACCEPT_PAUSE_SECONDS = 0.1
@@ -107,6 +113,8 @@ async def serve_http(
     try:
         async with trio.open_nursery() as around:
             around.start_soon(server.sweep)
+            if server.readiness is not None:
+                around.start_soon(server.readiness.run)
             async with trio.open_nursery() as connections:
                 with trio.CancelScope() as accepting:
                     async with trio.open_nursery() as doors:
@@ -133,6 +141,7 @@ class _Server:
         "limits",
         "peers",
         "preambles",
+        "readiness",
         "slots",
         "tick",
         "without_peers",
@@ -142,7 +151,10 @@ class _Server:
         self.front = front
         self.limits = limits
         self.preambles = Preambles(clock)
-        self.budget = _Budget(limits.bytes_in_flight)
+        assert limits.bytes_in_flight >= REQUEST_BODY_BYTES_MAX
+        self.budget = Budget(limits.bytes_in_flight)
+        # Tells which connections have something to read, where there is such a thing.
+        self.readiness = open_readiness()
         self.slots = trio.Semaphore(limits.connections)
         # The connections in the order of their arrival; the values mean nothing.
         self.peers: dict[_Peer, None] = {}
@@ -187,61 +199,6 @@ class _Server:
             peer.end()
 
 
-class _Budget:
-    """Bytes that may be held for clients; who wants more than there is waits, first come first.
-
-    Only what is large asks (a body that did not come in one piece) and only what is stuck is
-    added without asking (an answer), so the common request costs one comparison.
-    """
-
-    __slots__ = ("_queue", "maximum", "used")
-
-    def __init__(self, maximum: int) -> None:
-        assert maximum >= REQUEST_BODY_BYTES_MAX
-        self.maximum = maximum
-        # May be above the maximum by answers, which were not asked for.
-        self.used = 0
-        self._queue: deque[tuple[int, trio.Event]] = deque()
-
-    def take(self, size_bytes: int) -> bool:
-        """Take at once, if there is as much and nobody waits."""
-        if self._queue or self.used + size_bytes > self.maximum:
-            return False
-        self.used += size_bytes
-        return True
-
-    async def wait(self, size_bytes: int) -> None:
-        """Take as soon as there is as much."""
-        if self.take(size_bytes):
-            return
-        ticket = (size_bytes, trio.Event())
-        self._queue.append(ticket)
-        granted = False
-        try:
-            await ticket[1].wait()
-            granted = True
-        finally:
-            if not granted:
-                if ticket[1].is_set():
-                    self.give_back(size_bytes)
-                else:
-                    self._queue.remove(ticket)
-                    self.give_back(0)
-
-    def add(self, size_bytes: int) -> None:
-        """Take what is held already."""
-        self.used += size_bytes
-
-    def give_back(self, size_bytes: int) -> None:
-        """Give back, and serve who waits."""
-        self.used -= size_bytes
-        assert self.used >= 0
-        while self._queue and self.used + self._queue[0][0] <= self.maximum:
-            wanted, granted = self._queue.popleft()
-            self.used += wanted
-            granted.set()
-
-
 class _Peer:
     """One connection and its task."""
 
@@ -251,7 +208,9 @@ class _Peer:
         "ended",
         "held",
         "machine",
+        "parked",
         "phase",
+        "readable",
         "scope",
         "sending",
         "server",
@@ -274,6 +233,10 @@ class _Peer:
         self.sending = False
         # Whether ``end`` was called.
         self.ended = False
+        # Whether there may be something to read although nobody will tell again.
+        self.readable = False
+        # The task, while it waits for something to read.
+        self.parked: trio.lowlevel.Task | None = None
 
     def end(self) -> None:
         """Stop waiting; whatever its task is at ends there."""
@@ -282,6 +245,9 @@ class _Peer:
 
     async def run(self) -> None:
         """Serve the connection to its end."""
+        readiness = self.server.readiness
+        if readiness is not None:
+            readiness.watch(self.fileno, self._on_ready)
         try:
             with self.scope:
                 await self._converse()
@@ -290,6 +256,8 @@ class _Peer:
         except OSError as error:
             _log.debug("a connection was lost: %s", error.strerror)
         finally:
+            if readiness is not None:
+                readiness.forget(self.fileno)
             self.socket.close()
             self.server.budget.give_back(self.held)
             self.server.slots.release()
@@ -300,8 +268,8 @@ class _Peer:
     async def _converse(self) -> None:
         machine, server = self.machine, self.server
         served = 0
+        event: Event | Rest = machine.next_event()
         while True:
-            event = machine.next_event()
             if event is NEED_DATA:
                 if machine.idle:
                     if server.front.stopping:
@@ -309,20 +277,24 @@ class _Peer:
                     self.deadline = server.tick + server.limits.idle_seconds
                 elif not await self._prepare_for_more():
                     return
-                await trio.lowlevel.wait_readable(self.fileno)
+                served = 0
+                found = await self._wait_for_event()
                 if self.ended:
                     # Bytes came in the same moment. It ends here and not within an operation.
                     await trio.lowlevel.checkpoint()
-                served = 0
-                data = self._receive()
-                if data is None:
-                    continue
-                if not data:
+                if found is None:
                     bad = machine.receive_end()
                     if bad is not None:
                         await self._refuse(bad.error)
                     return
-                machine.receive(data)
+                event = found
+            elif isinstance(event, Rest):
+                self.deadline, self.phase = math.inf, None
+                await self._finish(event)
+                if machine.phase is _CLOSED:
+                    await self._linger()
+                    return
+                event = machine.next_event()
             elif isinstance(event, Request):
                 self.deadline, self.phase = math.inf, None
                 if server.budget.used > server.budget.maximum:
@@ -346,12 +318,120 @@ class _Peer:
                     # It may have sent hundreds of requests that never wait for anything.
                     served = 0
                     await trio.lowlevel.checkpoint()
+                event = machine.next_event()
             elif event is CONTINUE:
                 await self._send(CONTINUE_BYTES)
+                event = machine.next_event()
             else:
                 assert not isinstance(event, Signal)
                 await self._refuse(event.error)
                 return
+
+    # Waiting for requests. Where sockets are watched together, whoever is told that this one has
+    # something to read serves quick requests at once, without waking the connection's task.
+
+    async def _wait_for_event(self) -> Event | Rest | None:
+        """What is to be done next, once something has arrived; None at the end of the stream."""
+        machine = self.machine
+        while True:
+            if self.server.readiness is None:
+                await trio.lowlevel.wait_readable(self.fileno)
+            elif not self.readable:
+                event: Event | Rest | None = await self._park()
+                if event is not None:
+                    return event
+            self.readable = False
+            data = self._receive()
+            if data is not None:
+                self.readable = len(data) == RECEIVE_BYTES
+                if not data:
+                    return None
+                machine.receive(data)
+                return machine.next_event()
+
+    async def _park(self) -> Any:
+        """What ``_wake`` is given."""
+        self.parked = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self.parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self, event: Event | Rest | None) -> None:
+        """Have the task do ``event``; None: look for itself what there is to read."""
+        parked, self.parked = self.parked, None
+        assert parked is not None
+        trio.lowlevel.reschedule(parked, outcome.Value(event))
+
+    def _on_ready(self, at_end: bool) -> None:
+        """Something has arrived. Never raises: what goes wrong goes wrong in the task."""
+        self.readable = True
+        if self.parked is None or self.ended:
+            return
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except OSError:
+            self._wake(None)
+            return
+        self.readable = at_end or len(data) == RECEIVE_BYTES
+        if not data:
+            self.readable = True
+            self._wake(None)
+            return
+        self.machine.receive(data)
+        event = self._serve_quickly(self.machine.next_event())
+        if event is not NEED_DATA or self.readable or not self.machine.idle:
+            self._wake(event)
+
+    def _serve_quickly(self, event: Event) -> Event | Rest:
+        """Serve requests that wait for nothing; what is left for the task to do."""
+        machine, server = self.machine, self.server
+        quick = 0
+        while (
+            isinstance(event, Request)
+            and event.headers.get(b"x-amz-target") in _QUICK
+            and quick < REQUESTS_BEFORE_CHECKPOINT_MAX
+            and server.budget.used <= server.budget.maximum
+            and not self.held
+        ):
+            quick += 1
+            serving = server.front.serve(machine, event)
+            try:
+                trap = serving.send(None)
+            except StopIteration as stop:
+                answer: bytes = stop.value
+            except Exception as error:  # noqa: BLE001 - the task raises it
+                return Rest(error=error)
+            else:
+                return Rest(serving=serving, trap=trap)
+            try:
+                sent = self._send_nowait(answer)
+            except OSError as error:
+                return Rest(error=error)
+            if sent < len(answer) or machine.phase is _CLOSED:
+                return Rest(answer=answer, sent=sent)
+            self.deadline, self.phase = server.tick + server.limits.idle_seconds, None
+            event = machine.next_event()
+        return event
+
+    async def _finish(self, rest: Rest) -> None:
+        """Do what was left of a quick request."""
+        answer, sent = rest.answer, rest.sent
+        try:
+            if rest.error is not None:
+                raise rest.error
+            if rest.serving is not None:
+                answer, sent = await resumed(rest.serving, rest.trap), 0
+        except OSError:
+            raise
+        except Exception as error:
+            self._tell_of_bug(error)
+            raise
+        sent += self._send_nowait(memoryview(answer)[sent:])
+        if sent < len(answer):
+            await self._send_rest(answer, sent)
 
     async def _prepare_for_more(self) -> bool:
         """Have room and a deadline for the rest of a request. False if it was refused instead."""

@@ -22,9 +22,10 @@ from millstream.api.connection import Request
 from millstream.api.credentials import Credential, Credentials
 from millstream.api.errors import UnknownOperationException
 from millstream.api.gate import Policy
-from millstream.api.server import ServerLimits, _Budget, serve_http
+from millstream.api.server import ServerLimits, serve_http
 from millstream.api.sigv4 import sign
 from millstream.errors import ConditionFailed
+from millstream.host.budget import Budget
 from millstream.host.network import open_listeners, port_of
 from millstream.limits import (
     RECEIVE_BYTES,
@@ -63,6 +64,16 @@ class Operations:
                 return body
             case "GetItem":
                 raise ConditionFailed(b'{"a":{"S":"b"}}')
+            case "Query":
+                # Served without the connection's task, unless it meets a checkpoint.
+                if body == b'"slow"':
+                    for _ in range(3):
+                        await trio.lowlevel.checkpoint()
+                if body == b'"big"':
+                    return b'"' + b"x" * MANY + b'"'
+                if body == b'"bug"':
+                    raise AssertionError("millstream is wrong")
+                return body
             case "ListTables":
                 return b'{"TableNames":["a","b"]}'
             case "DescribeTable":
@@ -166,6 +177,57 @@ async def test_pipelined_requests_are_answered_in_order():
         await stream.send_all(b"".join(call(body=b"[%d]" % number) for number in range(100)))
         for number in range(100):
             assert await answer(stream, held) == (200, b"[%d]" % number)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_quick_and_slow_requests_are_answered_in_order(together: bool):
+    async with serving() as served:
+        stream, held = await served.connect(), bytearray()
+        bodies = [b'"slow"', b'"1"', b'"2"', b'"slow"', b'"3"']
+        requests = [call("Query" if n % 3 else "Echo", body) for n, body in enumerate(bodies)]
+        requests += [call("Query", body) for body in bodies]
+        if together:
+            await stream.send_all(b"".join(requests))
+        for request, body in zip(requests, bodies * 2):
+            if not together:
+                await stream.send_all(request)
+            assert await answer(stream, held) == (200, body)
+
+
+async def test_quick_answer_beyond_the_socket_is_sent_to_its_end():
+    async with serving() as served:
+        stream = await served.connect()
+        await stream.send_all(call("Query", b'"big"') + call("Query", b'"next"'))
+        held = bytearray()
+        assert len((await answer(stream, held))[1]) == MANY + 2
+        assert await answer(stream, held) == (200, b'"next"')
+
+
+async def test_quick_request_of_a_client_that_says_no_more_is_answered():
+    async with serving() as served:
+        stream = await served.connect()
+        await stream.send_all(call("Query", b'"last"'))
+        await stream.send_eof()
+        assert await answer(stream, bytearray()) == (200, b'"last"')
+        assert await stream.receive_some() == b""
+
+
+async def test_quick_request_in_pieces_is_answered():
+    async with serving() as served:
+        stream = await served.connect()
+        for byte in call("Query", b'"pieces"'):
+            await stream.send_all(bytes([byte]))
+            await trio.lowlevel.checkpoint()
+        assert await answer(stream, bytearray()) == (200, b'"pieces"')
+
+
+async def test_bug_in_a_quick_operation_is_told_and_ends_the_server(caplog):
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+        async with serving() as served:
+            stream = await served.connect()
+            await stream.send_all(call("Query", b'"bug"'))
+            assert (await answer(stream, bytearray()))[0] == 500
+            await trio.sleep_forever()
 
 
 async def test_pipelining_client_starves_nobody():
@@ -281,7 +343,7 @@ async def test_chunked_body_beyond_the_bytes_in_flight_is_refused():
 
 
 async def test_budget_is_given_in_order_and_back_when_cancelled():
-    budget = _Budget(REQUEST_BODY_BYTES_MAX)
+    budget = Budget(REQUEST_BODY_BYTES_MAX)
     most = REQUEST_BODY_BYTES_MAX
     assert budget.take(most - 10)
     order = []
