@@ -46,9 +46,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Database", "Settings", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
-    "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded", "MalformedRequest",
-    "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse", "ResourceNotFound",
-    "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
+    "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
+    "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
+    "ResourceNotFound", "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
     "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
 ]  # fmt: skip
 
