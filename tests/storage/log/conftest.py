@@ -58,7 +58,7 @@ ENGINES: dict[str, OpenEngine] = {
     "small segments": lambda path: SegmentsLogEngine(
         RealDisk(), str(path / "log"), create=True, segment_bytes=600
     ),
-    "leveldb": lambda path: LevelDbLogEngine(str(path / "leveldb"), create=True),
+    "leveldb": lambda path: LevelDbLogEngine(RealDisk(), str(path / "leveldb"), create=True),
     "replicated": lambda path: open_replicated_log_engine(
         RealDisk(),
         [str(path / name) for name in "xyz"],

@@ -13,7 +13,8 @@ import pytest
 from millstream.errors import Corrupt, StorageError, WrongFormat
 from millstream.host.disk import RealDisk
 from millstream.host.memory_disk import MemoryDisk
-from millstream.storage.log.interface import LogEngine
+from millstream.storage.log.entry import EntryHeader, chain_hash, decode_entry, encode_entry
+from millstream.storage.log.interface import Append, LogEngine
 from millstream.storage.log.leveldb import LevelDbLogEngine
 from millstream.storage.log.segments import SegmentsLogEngine
 
@@ -213,7 +214,7 @@ def test_an_error_on_reading_is_a_storage_error(make_writer: Any) -> None:
 
 
 def leveldb_files(path: Path, make_writer: Any, *, tables: bool) -> dict[str, list[bytes]]:
-    engine = LevelDbLogEngine(str(path), create=True)
+    engine = LevelDbLogEngine(RealDisk(), str(path), create=True)
     entries = written_entries(engine, make_writer, 60)
     if tables:
         engine._db.compact_range()
@@ -236,7 +237,9 @@ def test_leveldb_never_loses_an_entry_in_the_middle(
         (file,) = [each for each in copy.iterdir() if each.suffix == suffix and each.stat().st_size]
         data = file.read_bytes()
         file.write_bytes(flipped(data, chance.randrange(8 * len(data))))
-        seen.append(check(lambda path=str(copy): LevelDbLogEngine(path, create=False), entries))
+        seen.append(
+            check(lambda path=str(copy): LevelDbLogEngine(RealDisk(), path, create=False), entries)
+        )
         shutil.rmtree(copy)
     # "exact": the bit lay in bytes that nobody needs, such as the padding of a table's footer.
     assert seen.count("corrupt") > 40
@@ -257,7 +260,9 @@ def test_leveldb_cut_at_its_end_is_a_shorter_log_or_corrupt(
         data = file.read_bytes()
         assert length < len(data)
         file.write_bytes(data[:-length])
-        assert check(lambda path=str(copy): LevelDbLogEngine(path, create=False), entries) in (
+        assert check(
+            lambda path=str(copy): LevelDbLogEngine(RealDisk(), path, create=False), entries
+        ) in (
             "short",
             "corrupt",
         )
@@ -277,9 +282,9 @@ def test_leveldb_rows_that_vanish_are_noticed(
     database.close()
     if found_at == "open":
         with pytest.raises(Corrupt):
-            LevelDbLogEngine(str(tmp_path / "db"), create=False)
+            LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)
         return
-    engine = LevelDbLogEngine(str(tmp_path / "db"), create=False)
+    engine = LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)
     if found_at == "read":
         with pytest.raises(Corrupt):
             engine.read("a", 1, 10**6)
@@ -293,10 +298,10 @@ def test_leveldb_rows_that_vanish_are_noticed(
     engine.close()
 
 
-def test_leveldb_finishes_a_trim_and_a_deletion_that_were_interrupted(
+def test_leveldb_goes_on_with_a_trim_and_a_deletion_that_were_interrupted(
     tmp_path: Path, make_writer: Any
 ) -> None:
-    leveldb_files(tmp_path / "db", make_writer, tables=False)
+    entries = leveldb_files(tmp_path / "db", make_writer, tables=False)
     import plyvel
 
     database = plyvel.DB(str(tmp_path / "db"))
@@ -305,28 +310,31 @@ def test_leveldb_finishes_a_trim_and_a_deletion_that_were_interrupted(
     database.delete(b"mb")
     database.put(b"db", b"")
     database.close()
-    engine = LevelDbLogEngine(str(tmp_path / "db"), create=False)
+    engine = LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)
     assert engine.list() == ["a"]
     assert (engine.first("a"), engine.tail("a")) == (10, 60)
-    rows = [key for key, _ in engine._db]
-    assert len(rows) == 2 + 51
+    # They ride in the next commit.
+    last = decode_entry(entries["a"][-1])[0]
+    header = EntryHeader(last.epoch, 7, 61, last.timestamp + 1, chain_hash(entries["a"][-1]))
+    assert engine.commit([Append("a", 60, encode_entry(header, b""))]) == [None]
+    assert len(list(engine._db)) == 2 + 52
     engine.close()
 
 
 def test_leveldb_of_a_newer_format_is_refused(tmp_path: Path) -> None:
-    LevelDbLogEngine(str(tmp_path / "db"), create=True).close()
+    LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=True).close()
     import plyvel
 
     database = plyvel.DB(str(tmp_path / "db"))
     database.put(b"r", b"\x02" + bytes(8))
     database.close()
     with pytest.raises(WrongFormat):
-        LevelDbLogEngine(str(tmp_path / "db"), create=False)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)
 
 
 def test_files_of_leveldb_and_segments_are_refused_when_gone(tmp_path: Path) -> None:
     with pytest.raises(Corrupt):
-        LevelDbLogEngine(str(tmp_path / "nothing"), create=False)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "nothing"), create=False)
     (tmp_path / "log").mkdir()
     with pytest.raises(Corrupt):
         SegmentsLogEngine(RealDisk(), str(tmp_path / "log"), create=False)
@@ -353,7 +361,7 @@ def test_leveldb_that_hides_a_log_is_corrupt(tmp_path: Path, make_writer: Any) -
     database.delete(b"mb")
     database.close()
     with pytest.raises(Corrupt):
-        LevelDbLogEngine(str(tmp_path / "db"), create=False)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)
 
 
 def test_leveldb_that_hides_a_tail_is_corrupt(tmp_path: Path, make_writer: Any) -> None:
@@ -364,4 +372,4 @@ def test_leveldb_that_hides_a_tail_is_corrupt(tmp_path: Path, make_writer: Any) 
     at = data.index(b"59 payload")
     file.write_bytes(flipped(data, 8 * at))
     with pytest.raises(Corrupt):
-        LevelDbLogEngine(str(tmp_path / "db"), create=False)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=False)

@@ -70,13 +70,13 @@ def test_plyvel_missing_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(builtins, "__import__", without_plyvel)
     with pytest.raises(ConfigurationError, match="segments"):
-        LevelDbLogEngine(str(tmp_path / "db"), create=True)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=True)
 
 
 def test_a_second_opener_of_a_leveldb_is_told(tmp_path: Path) -> None:
-    engine = LevelDbLogEngine(str(tmp_path / "db"), create=True)
+    engine = LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=True)
     with pytest.raises(DirectoryInUse):
-        LevelDbLogEngine(str(tmp_path / "db"), create=True)
+        LevelDbLogEngine(RealDisk(), str(tmp_path / "db"), create=True)
     engine.close()
 
 
