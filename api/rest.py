@@ -45,7 +45,12 @@ def resumed(
     It may have stopped only at something that does not remember the task that it stopped in: a
     plain checkpoint, which is all that quick operations meet.
     """
-    # A checkpoint gives nothing and raises nothing here: if the task is cancelled, the operation's
-    # own next step finds out.
-    yield trap
-    return (yield from serving)
+    # trio answers a trap by sending; what it has to raise, it sends as well.
+    try:
+        while True:
+            trap = serving.send((yield trap))
+    except StopIteration as stop:
+        answer: bytes = stop.value
+        return answer
+    finally:
+        serving.close()
