@@ -119,8 +119,8 @@ def noise(samples: Iterable[Sample]) -> str:
     if share < NOISE_SHARE:
         return ""
     return (
-        f"Other processes had {share:.0%} of the CPU time (median): caches were cold and "
-        "CPU us/op are higher than on a quiet machine, the more so the quicker the server."
+        f"Other processes had {share:.0%} of the CPU time (median): caches were cold, and all "
+        "figures are worse than on a quiet machine."
     )
 
 
