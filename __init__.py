@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Settings
-    from .database import Database, open_database
+    from .database import Database, Index, Table, open_database
     from .errors import (
         Ambiguous,
         ConditionFailed,
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
         WrongFormat,
     )
     from .service import run_service as serve
+    from .transaction import Transaction
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Database", "Settings", "open_database", "serve",
+    "Database", "Index", "Settings", "Table", "Transaction", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
@@ -58,6 +59,9 @@ _HOMES = {
     "Settings": ("config", "Settings"),
     "open_database": ("database", "open_database"),
     "serve": ("service", "run_service"),
+    "Index": ("database", "Index"),
+    "Table": ("database", "Table"),
+    "Transaction": ("transaction", "Transaction"),
 }
 
 
@@ -65,7 +69,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module_name, attribute = _HOMES.get(name, ("errors", name))
-    if not __debug__ and module_name in ("database", "service"):
+    if not __debug__ and module_name in ("database", "service", "transaction"):
         # The asserts guard the data: a node that cannot notice that it is wrong must not run.
         raise RuntimeError("millstream refuses to run under python -O or PYTHONOPTIMIZE")
     value = getattr(importlib.import_module("." + module_name, __name__), attribute)

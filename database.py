@@ -22,7 +22,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,11 +33,17 @@ from .api.calls import Caller
 from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
-from .errors import InvalidRequest
-from .limits import BATCH_GET_KEYS_MAX, BATCH_WRITE_REQUESTS_MAX
+from .errors import InvalidRequest, Throttled, TransactionConflict
+from .limits import (
+    BATCH_GET_KEYS_MAX,
+    BATCH_WRITE_REQUESTS_MAX,
+    TRANSACTION_PAUSE_SECONDS,
+)
 from .model.python_values import from_item, to_attribute, to_item
+from .transaction import Transaction
 
 Plain: TypeAlias = dict[str, Any]
+Result = TypeVar("Result")
 KeyPart: TypeAlias = str | tuple[str, type]
 Returns: TypeAlias = Literal["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"]
 _Operation: TypeAlias = Callable[[Tables, Caller, bytes], Awaitable[bytes]]
@@ -255,11 +261,48 @@ class Database:
 
     def __init__(self, tables: Tables, namespace: str = NAMESPACE_DEFAULT) -> None:
         self._tables = tables
+        #: Counts conflicts, to spread the pauses after them.
+        self._conflicts = 0
         self._caller = Caller(namespace, "python", tables.region, "python")
 
     def table(self, name: str) -> Table:
         """The table called ``name``; whether it exists shows when it is used."""
         return Table(self, name)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction that is committed when the block ends well; see ``Transaction``.
+
+        Raises at the end of the block what ``Transaction.commit`` raises.
+        """
+        transaction = Transaction(self._tables, self._caller)
+        yield transaction
+        await transaction.commit()
+
+    async def transact(
+        self, work: Callable[[Transaction], Awaitable[Result]], *, attempts: int = 10
+    ) -> Result:
+        """Run ``work`` in a transaction, again when it meets another one; its result.
+
+        ``work`` may run several times, so it must do nothing but read and write through the
+        transaction that it is given. Between attempts it waits, a little longer each time.
+
+        Raises TransactionConflict (or Throttled) if the last attempt met one too.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                async with self.transaction() as transaction:
+                    result = await work(transaction)
+            except (TransactionConflict, Throttled):
+                if attempt == attempts:
+                    raise
+                self._conflicts += 1
+                # Different pauses for those who met: they would only meet again.
+                share = 1 + self._conflicts % 7
+                await self._tables.pause(TRANSACTION_PAUSE_SECONDS * share * attempt)
+            else:
+                return result
+        raise InvalidRequest("attempts: at least 1")
 
     async def create_table(
         self,

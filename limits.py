@@ -186,6 +186,7 @@ HEAL_WATCH_SECONDS = 5.0
 # of a millisecond's counter; a coordinator asks again until it knows; tokens are swept in parts).
 TRANSACTION_GAP = 1024
 TRANSACTION_RETRY_SECONDS = 0.05
+TRANSACTION_PAUSE_SECONDS = 0.001
 TRANSACTION_RECOVERY_SECONDS = 1.0
 TOKEN_SWEEP_SECONDS = 60.0
 TOKEN_SWEEP_ROWS = 2_000

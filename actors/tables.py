@@ -333,6 +333,10 @@ class Tables:
             [(table.partition_of(key), table.table.tree, key) for table, key in reads]
         )
 
+    async def pause(self, seconds: float) -> None:
+        """Wait for ``seconds``."""
+        await trio.sleep(seconds)
+
     async def breathe(self) -> None:
         """A checkpoint: whoever is ready runs now."""
         await trio.lowlevel.checkpoint()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import millstream
 from millstream.database import Database, Index, Table
@@ -180,3 +182,83 @@ async def test_errors_reach_the_caller_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(millstream.WrongFormat):
         async with millstream.open_database(tmp_path):
             pass
+
+
+@pytest.fixture
+async def accounts(db: Database) -> Table:
+    table = await db.create_table("accounts", partition_key="id")
+    await table.put_many({"id": name, "balance": 100} for name in "abc")
+    return table
+
+
+async def test_a_transaction_writes_all_or_nothing(db: Database, accounts: Table) -> None:
+    async with db.transaction() as tx:
+        tx.update(accounts, {"id": "a"}, "SET balance = balance - :n", values={":n": 10})
+        tx.update("accounts", {"id": "b"}, "SET balance = balance + :n", values={":n": 10})
+        tx.put(accounts, {"id": "d", "balance": 0}, condition="attribute_not_exists(id)")
+        tx.check(accounts, {"id": "c"}, "balance >= :n", values={":n": 100})
+    with pytest.raises(millstream.TransactionCanceled) as caught:
+        async with db.transaction() as tx:
+            tx.delete(accounts, {"id": "a"})
+            tx.put(accounts, {"id": "d", "balance": 1}, condition="attribute_not_exists(id)")
+    codes = [reason["Code"] for reason in caught.value.reasons]
+    assert codes == ["None", "ConditionalCheckFailed"]
+    found = await accounts.get_many([{"id": name} for name in "abcd"])
+    assert {item["id"]: item["balance"] for item in found} == {"a": 90, "b": 110, "c": 100, "d": 0}
+
+
+async def test_a_block_that_fails_sends_nothing(db: Database, accounts: Table) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as tx:
+            tx.delete(accounts, {"id": "a"})
+            raise ZeroDivisionError
+    assert await accounts.get({"id": "a"}) is not None
+
+
+@pytest.mark.parametrize("also_written", [True, False])
+async def test_what_was_read_must_stay_as_it_was(
+    db: Database, accounts: Table, also_written: bool
+) -> None:
+    with pytest.raises(millstream.TransactionConflict):
+        async with db.transaction() as tx:
+            assert await tx.get(accounts, {"id": "a"}) == {"id": "a", "balance": 100}
+            assert await tx.get(accounts, {"id": "nobody"}) is None
+            await accounts.put({"id": "a" if also_written else "nobody", "balance": 1})
+            tx.put(accounts, {"id": "a", "balance": 2})
+    async with db.transaction() as tx:
+        assert await tx.get(accounts, {"id": "c"}) == {"id": "c", "balance": 100}
+        tx.put(accounts, {"id": "a", "balance": 2})
+    assert await accounts.get({"id": "a"}) == {"id": "a", "balance": 2}
+
+
+async def test_transact_tries_again_until_it_meets_nobody(db: Database) -> None:
+    names = [f"bank{number}" for number in range(3)]
+    for name in names:
+        table = await db.create_table(name, partition_key="id")
+        await table.put({"id": "till", "balance": 100})
+
+    async def transfer(tx: millstream.Transaction, source: str, target: str) -> None:
+        key = {"id": "till"}
+        left, right = await tx.get(source, key), await tx.get(target, key)
+        assert left is not None and right is not None
+        tx.put(source, {**left, "balance": left["balance"] - 1})
+        tx.put(target, {**right, "balance": right["balance"] + 1})
+
+    async def clerk(number: int) -> None:
+        for step in range(5):
+            source, target = names[(number + step) % 3], names[(number + step + 1) % 3]
+            work = functools.partial(transfer, source=source, target=target)
+            await db.transact(work, attempts=200)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(clerk, number)
+    tills = [await db.table(name).get({"id": "till"}) for name in names]
+    assert sum(till["balance"] for till in tills if till is not None) == 300
+
+
+async def test_a_transaction_is_used_once(db: Database, accounts: Table) -> None:
+    async with db.transaction() as tx:
+        tx.delete(accounts, {"id": "a"})
+    with pytest.raises(millstream.InvalidRequest):
+        tx.delete(accounts, {"id": "b"})

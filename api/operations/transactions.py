@@ -61,10 +61,7 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
     """TransactWriteItems: every action takes effect, or none does and each one's reason is told."""
     request = _read_write(body)
     actions = [check_action(write) for write in request.transact_items]
-    if sum([action.size_bytes for action in actions]) > TRANSACTION_BYTES_MAX:
-        raise InvalidRequest(_TOO_LARGE)
-    refs = [find_table(tables, caller, action.request.table_name) for action in actions]
-    commands = _commands(refs, actions)
+    refs, commands = place(tables, caller, actions)
     token, request_hash = request.client_request_token, b""
     if token is not None:
         token = f"{caller.namespace}/{token}"
@@ -72,7 +69,7 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
         request_hash = blake2b(spelled, digest_size=_HASH_BYTES).digest()
     outcome = await tables.transact_write(commands, token=token, request_hash=request_hash)
     if not outcome.committed:
-        raise _refusal(outcome, actions)
+        raise refusal(outcome, actions)
     parts = []
     mode = request.return_consumed_capacity
     if mode is not None and mode != "NONE":
@@ -92,6 +89,20 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
     if not parts:
         return _NOTHING
     return b"{" + b",".join(parts) + b"}"
+
+
+def place(
+    tables: Tables, caller: Caller, actions: list[CheckedAction]
+) -> tuple[list[TableRef], list[TransactionAction]]:
+    """The tables of ``actions`` and what their partitions are asked to do.
+
+    Raises ResourceNotFound for a missing table, and InvalidRequest or TransactionCanceled for what
+    is wrong with the actions together or with the tables in view.
+    """
+    if sum([action.size_bytes for action in actions]) > TRANSACTION_BYTES_MAX:
+        raise InvalidRequest(_TOO_LARGE)
+    refs = [find_table(tables, caller, action.request.table_name) for action in actions]
+    return refs, _commands(refs, actions)
 
 
 def _commands(refs: list[TableRef], actions: list[CheckedAction]) -> list[TransactionAction]:
@@ -118,7 +129,7 @@ def _commands(refs: list[TableRef], actions: list[CheckedAction]) -> list[Transa
     return commands
 
 
-def _refusal(
+def refusal(
     outcome: Outcome, actions: list[CheckedAction]
 ) -> InvalidRequest | TransactionCanceled:
     """Why nothing was done. An update to an empty index key refuses the request here as well."""
