@@ -17,7 +17,7 @@ ending with an exception sends nothing. One-shot: after the block the transactio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,10 +39,14 @@ from .model.python_values import from_item, to_attribute, to_item
 from .model.values import decode_item
 from .storage.commands import CheckVersion, Contended
 
-if TYPE_CHECKING:
-    from .database import Table
-
 Plain = dict[str, Any]
+
+
+class NamedTable(Protocol):
+    """A table of the Python API: of it, the name is all that counts here."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Transaction:
@@ -58,7 +62,7 @@ class Transaction:
         self._read: dict[tuple[TableRef, bytes], int] = {}
         self._used = False
 
-    async def get(self, table: Table | str, key: Plain) -> Plain | None:
+    async def get(self, table: NamedTable | str, key: Plain) -> Plain | None:
         """The item under ``key`` as it is now, or None; the commit demands that it stays so.
 
         Raises:
@@ -77,7 +81,7 @@ class Transaction:
 
     def put(
         self,
-        table: Table | str,
+        table: NamedTable | str,
         item: Plain,
         *,
         condition: str | None = None,
@@ -91,7 +95,7 @@ class Transaction:
 
     def update(
         self,
-        table: Table | str,
+        table: NamedTable | str,
         key: Plain,
         update: str,
         *,
@@ -108,7 +112,7 @@ class Transaction:
 
     def delete(
         self,
-        table: Table | str,
+        table: NamedTable | str,
         key: Plain,
         *,
         condition: str | None = None,
@@ -122,7 +126,7 @@ class Transaction:
 
     def check(
         self,
-        table: Table | str,
+        table: NamedTable | str,
         key: Plain,
         condition: str,
         *,
@@ -186,7 +190,7 @@ class Transaction:
         raise TransactionConflict("Something that the transaction depends on has changed")
 
 
-def _name(table: Table | str) -> str:
+def _name(table: NamedTable | str) -> str:
     return table if isinstance(table, str) else table.name
 
 
