@@ -88,7 +88,7 @@ class Node:
         )
         self._catalog_actor: PartitionActor
         self._ledger_actor: PartitionActor
-        self.coordinator: Coordinator
+        self.coordinator: Coordinator | None = None
         self._changes: SchemaChanges
         self.tables: Tables
 
@@ -114,19 +114,17 @@ class Node:
         tables = catalog.load()
         self._drop_orphans(tables)
         await self._changes.resume(tables)
-        self.coordinator = Coordinator(
+        coordinator = self.coordinator = Coordinator(
             self._ledger_actor,
             lambda: self._changes.actors,
             self.btree,
             self.host.clock.now_ms,
             self.name,
         )
-        await self.coordinator.recover()
-        await self.coordinator.clean_ledger()
-        self.tables = Tables(
-            self._changes, self.coordinator, self.host.clock, self.settings.region
-        )
-        nursery.start_soon(self.coordinator.run)
+        await coordinator.recover()
+        await coordinator.clean_ledger()
+        self.tables = Tables(self._changes, coordinator, self.host.clock, self.settings.region)
+        nursery.start_soon(coordinator.run)
         nursery.start_soon(self.flusher.run)
         if isinstance(engine, ReplicatedLogEngine):
             nursery.start_soon(self._heal_log, engine)
@@ -187,6 +185,11 @@ class Node:
                 # The log holds everything, so closing may end without it.
                 logger.error("the tree could not be written while closing: %s", error)
                 await trio.sleep(STORAGE_RETRY_SECONDS)
+
+    def abandon(self) -> None:
+        """However the node has ended: nobody shall wait for it any more."""
+        if self.coordinator is not None:
+            self.coordinator.abandon()
 
     def _dirty(self) -> bool:
         return any(actor.machine.dirty for actor in self._partitions())
@@ -276,6 +279,7 @@ async def run_node(
                         await node._close()
                     nursery.cancel_scope.cancel()
         finally:
+            node.abandon()
             engine.close()
             store.close()
             stopped.set()

@@ -145,6 +145,8 @@ class Coordinator:
         self._count = 0
         #: Transactions that a task is working on; recovery leaves them alone.
         self._active: set[str] = set()
+        #: What keeps callers waiting although they are cancelled.
+        self._shields: set[trio.CancelScope] = set()
         #: Client token -> the hash of the request that is under way with it.
         self._running: dict[str, bytes] = {}
         #: Set when transactions run that recovery may have to end.
@@ -171,13 +173,21 @@ class Coordinator:
                 return Outcome(True, (), replayed=True)
             used = Token(token, request_hash, self._now_ms())
             self._running[token] = request_hash
+        shield = trio.CancelScope(shield=True)
+        self._shields.add(shield)
         try:
-            with trio.CancelScope(shield=True):
-                outcome = await self._write(_parts(actions), len(actions), used)
+            with shield:
+                return await self._write(_parts(actions), len(actions), used)
         finally:
+            self._shields.discard(shield)
             if token is not None:
                 del self._running[token]
-        return outcome
+        raise OutcomeUnknown("The node has ended")
+
+    def abandon(self) -> None:
+        """The node has ended, and nobody will answer those who wait here."""
+        for shield in self._shields:
+            shield.cancel()
 
     def _is_replay(self, token: str, request_hash: bytes) -> bool:
         """Whether the same request has succeeded with this token in the last ten minutes."""
@@ -401,7 +411,7 @@ class Coordinator:
                 await self.recover()
             except (OutcomeUnknown, Unavailable) as error:
                 logger.warning("recovering transactions: %s", error)
-            if any(actor.machine.state.promises for actor in self._actors()):
+            if self._active or any(actor.machine.state.promises for actor in self._actors()):
                 self._used.set()
 
     async def _sweep_tokens(self) -> None:

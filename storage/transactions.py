@@ -32,7 +32,7 @@ from .records import Prepared
 class Transactions:
     """Prepared transactions of one partition."""
 
-    __slots__ = ("_ending", "_holders", "_passed", "durable", "prepared")
+    __slots__ = ("_ending", "_holders", "_intended", "_passed", "durable", "prepared")
 
     def __init__(self) -> None:
         #: Transaction -> its promise, from its proposal until its end is proposed: what holds.
@@ -43,6 +43,9 @@ class Transactions:
         self._ending: set[str] = set()
         #: Key -> the transaction that holds it.
         self._holders: dict[bytes, str] = {}
+        #: Keys that a promise intends to write, until its end is applied, and by how many. Longer
+        #: than they are held: between the end's proposal and its application the old row is read.
+        self._intended: dict[bytes, int] = {}
         #: Key -> the version of the last write that passed the transaction holding it.
         self._passed: dict[bytes, int] = {}
 
@@ -51,11 +54,8 @@ class Transactions:
         return key in self._holders
 
     def will_write(self, key: bytes) -> bool:
-        """Whether some transaction holds ``key`` and intends to write it."""
-        holder = self._holders.get(key)
-        if holder is None:
-            return False
-        return any(intent.key == key for intent in self.prepared[holder].intents)
+        """Whether some transaction intends to write ``key`` and may not have done it yet."""
+        return key in self._intended
 
     def is_ending(self, transaction: str) -> bool:
         """Whether the end of ``transaction`` is proposed and not yet applied."""
@@ -73,14 +73,22 @@ class Transactions:
             self.hold(promise)
 
     def apply_end(self, transaction: str) -> None:
-        """The end is in the log."""
-        self.durable.pop(transaction, None)
+        """The end is in the log, and so was the promise before it."""
+        promise = self.durable.pop(transaction)
         self._ending.discard(transaction)
+        for intent in promise.intents:
+            count = self._intended.pop(intent.key) - 1
+            if count:
+                self._intended[intent.key] = count
         self._release(transaction)
 
     def hold(self, promise: Prepared) -> None:
         """Hold the keys of ``promise``. Doing it again changes nothing."""
+        if promise.transaction in self.prepared:
+            return
         self.prepared[promise.transaction] = promise
+        for intent in promise.intents:
+            self._intended[intent.key] = self._intended.get(intent.key, 0) + 1
         for key in _keys(promise):
             assert self._holders.get(key, promise.transaction) == promise.transaction
             self._holders[key] = promise.transaction

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
-from ...errors import ConfigurationError, WrongFormat
+from ...errors import ConfigurationError, Corrupt, WrongFormat
 from ...host.disk import Disk
 from .copy_set import RunAll
 from .entry import EntryHeader, chain_hash, decode_entry, encode_entry
-from .identity import ENGINE_FILE, EngineIdentity, read_engine_identity, write_identity
+from .identity import (
+    COPY_FILE,
+    ENGINE_FILE,
+    EngineIdentity,
+    read_engine_identity,
+    write_identity,
+)
 from .interface import Append, CopyEngine, Entry, LogEngine
+from .making import make_engine, remove_unused
 from .memory import MemoryLogEngine
 from .replicated import ReplicatedLogEngine
 
@@ -43,29 +51,51 @@ ENGINE_KINDS: Final = ("leveldb", "segments")
 def open_log_engine(disk: Disk, path: str, kind: str) -> CopyEngine:
     """The log engine in directory `path`, made if the directory holds none yet.
 
-    Raises ConfigurationError for a kind that is unknown or not installed, WrongFormat if the
-    directory belongs to another engine or a newer millstream, Corrupt if it is damaged.
+    What a crash has left of an engine that was being made is made again; a caller that knows the
+    directory to be complete has looked for its name (`identity.ENGINE_FILE`) before. Raises
+    ConfigurationError for a kind that is unknown or not installed, WrongFormat if the directory
+    belongs to another engine or a newer millstream, Corrupt if it is damaged.
     """
     if kind not in ENGINE_KINDS:
         raise ConfigurationError(f"no log engine {kind!r}; there are {', '.join(ENGINE_KINDS)}")
     disk.make_directory(path)
     name_path = posixpath.join(path, ENGINE_FILE)
     identity = read_engine_identity(disk, name_path)
-    if identity is not None and identity.engine != kind:
-        raise WrongFormat(f"{path} holds a log of engine {identity.engine!r}, not {kind!r}")
-    if identity is None:
-        for other in ENGINE_KINDS:
-            if other != kind and disk.exists(posixpath.join(path, other)):
-                raise WrongFormat(f"{path} holds a log of engine {other!r}, not {kind!r}")
-    engine = _open_kind(disk, posixpath.join(path, kind), kind, create=identity is None)
-    if identity is None:
-        # Last, so that a directory with a name has an engine: its absence is a loss from now on.
-        try:
-            write_identity(disk, name_path, EngineIdentity(kind))
-        except OSError:
-            engine.close()
-            raise
+    folder = posixpath.join(path, kind)
+    if identity is not None:
+        if identity.engine != kind:
+            raise WrongFormat(f"{path} holds a log of engine {identity.engine!r}, not {kind!r}")
+        return _open_kind(disk, folder, kind, create=False)
+    if disk.exists(posixpath.join(path, COPY_FILE)):
+        # A directory becomes a copy when it has an engine, so the engine's name was lost since.
+        raise Corrupt(f"the log in {path} is gone")
+    for other in ENGINE_KINDS:
+        if other != kind:
+            _make_way(disk, path, other)
+    engine = make_engine(disk, folder, partial(_open_kind, disk, folder, kind, create=True))
+    # Last, so that a directory with a name has an engine: its absence is a loss from now on.
+    try:
+        write_identity(disk, name_path, EngineIdentity(kind))
+    except OSError:
+        engine.close()
+        raise
     return engine
+
+
+def _make_way(disk: Disk, path: str, kind: str) -> None:
+    """Remove what is left of making an engine of `kind`. Raises WrongFormat if it holds logs."""
+    folder = posixpath.join(path, kind)
+    if not disk.exists(folder) or not disk.list(folder):
+        return
+    try:
+        is_unused = remove_unused(
+            disk, folder, partial(_open_kind, disk, folder, kind, create=True)
+        )
+    except ConfigurationError:
+        # It is not installed here, so nothing can tell.
+        is_unused = False
+    if not is_unused:
+        raise WrongFormat(f"{path} holds a log of engine {kind!r}")
 
 
 def open_replicated_log_engine(

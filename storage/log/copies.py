@@ -9,7 +9,7 @@ would make a majority. `adopt_empty` is the operator's word that the absent memb
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import Corrupt, StorageError
 from ...host.disk import Disk
@@ -45,15 +45,21 @@ def find_copies(
 ) -> list[Copy]:
     """The members of the set that are there, in the order of `paths`, at least a majority of them.
 
-    `new_set_id`: if every directory is empty, make a new set of this name. `adopt_empty`: make
-    empty directories copies of the set found in the others, in place of members that are not
+    `new_set_id`: if every directory is empty, make a new set of this name; if some are, and the
+    others are copies that never held a log, make that set to its end. `adopt_empty`: make empty
+    directories copies of the set found in the others, in place of members that are not
     there. Raises StorageError if there is no set, not enough of it, or more than one.
     """
     found, empty = _read_identities(disk, paths)
+    if new_set_id is not None and len(found) + len(empty) == len(paths):
+        if found and empty and _hold_no_log(found, open_copy):
+            # A crash while the set was made: it is made to the end, under its own name.
+            new_set_id = next(iter(found.values())).set_id
+            found = {}
+        if not found:
+            found, empty = _make_set(disk, paths, open_copy, new_set_id), []
     if not found:
-        if new_set_id is None or len(empty) < len(paths):
-            raise StorageError("none of the directories is a copy of a log")
-        found, empty = _make_set(disk, paths, open_copy, new_set_id), []
+        raise StorageError("none of the directories is a copy of a log")
     newest = max(found.values(), key=lambda identity: identity.generation)
     for path, identity in found.items():
         if identity.set_id != newest.set_id:
@@ -106,6 +112,20 @@ def _make_set(
     for path, identity in made.items():
         write_identity(disk, posixpath.join(path, COPY_FILE), identity)
     return made
+
+
+def _hold_no_log(paths: Iterable[str], open_copy: OpenCopy) -> bool:
+    """Whether no copy holds a log, not even the control log: then the set never was in use."""
+    for path in paths:
+        try:
+            engine = open_copy(path)
+        except StorageError:
+            return False
+        names = engine.list()
+        engine.close()
+        if names:
+            return False
+    return True
 
 
 def _adopt(

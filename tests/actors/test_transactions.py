@@ -10,8 +10,10 @@ import msgspec
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from millstream.actors.data_directory import open_node
+from millstream.actors.mailbox import Reply
 from millstream.actors.node import Node, NodeSettings
 from millstream.actors.tables import TableRef, TransactionAction
 from millstream.errors import (
@@ -275,6 +277,7 @@ async def test_what_a_dead_coordinator_leaves_is_ended(
         await transact(node, (one, put(one, pk="a", v="1")), (two, put(two, pk="b", v="1")))
     died.clear()
     assert promised(one, two)
+    assert node.coordinator is not None
     await node.coordinator.recover()
     assert not promised(one, two)
     assert (value(one, "a"), value(two, "b")) == (STEPS[step], STEPS[step])
@@ -358,3 +361,50 @@ async def test_money_is_neither_made_nor_lost(node: Node) -> None:
 async def node() -> AsyncIterator[Node]:
     async with open_node(None, NodeSettings()) as node:
         yield node
+
+
+async def test_a_reader_never_sees_half_of_a_transaction(node: Node, tables: Any) -> None:
+    """Reads at every moment while transactions write two tables alike."""
+    one, two = tables
+    await one.write(put(one, pk="a", v="0"))
+    await two.write(put(two, pk="a", v="0"))
+    seen = 0
+    writing = True
+
+    async def read() -> None:
+        nonlocal seen
+        while writing:
+            keys = [(ref, put(ref, pk="a").key) for ref in (one, two)]
+            rows = await node.tables.transact_get(keys)
+            if not any(isinstance(row, Contended) for row in rows):
+                seen += 1
+                texts = {decode_item(row.body)["v"]["S"] for row in rows}  # type: ignore[union-attr]
+                assert len(texts) == 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        for number in range(1, 60):
+            await transact(
+                node,
+                (one, put(one, pk="a", v=str(number))),
+                (two, put(two, pk="a", v=str(number))),
+            )
+        writing = False
+    assert seen > 0
+
+
+async def test_nobody_waits_for_a_node_that_has_ended(tables: Any, node: Node) -> None:
+    one, two = tables
+    actor = one.partition_of(put(one, pk="a").key)
+    actor.ask = lambda command: Reply()  # type: ignore[method-assign]  # never answered
+    with pytest.RaisesGroup(OutcomeUnknown):
+        async with trio.open_nursery() as nursery:
+            assert node.coordinator is not None
+            nursery.start_soon(_later, node.coordinator.abandon)
+            await transact(node, (one, put(one, pk="a", v="1")), (two, put(two, pk="a", v="1")))
+
+
+async def _later(action: Any) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    action()
