@@ -175,6 +175,7 @@ class Exchanges:
             self._random_bytes, self._scrambled, self._pieces, self._chunks, self._pipeline,
             self._cut, self._too_long, self._too_short, self._odd_header, self._odd_line,
             self._coding, self._many_headers, self._broken_chunks, self._expect,
+            self._missing_header,
         )  # fmt: skip
         return rng.choice(kinds)(rng)
 
@@ -288,6 +289,20 @@ class Exchanges:
         headers.insert(rng.randrange(len(headers) + 1), odd)
         data = assemble(b"POST / HTTP/1.1", headers, self._good[1])
         return Exchange(f"the header {odd[0][:40]!r}: {odd[1][:60]!r}", [data], None, 1)
+
+    def _missing_header(self, rng: random.Random) -> Exchange:
+        headers = self._headers(self._good[1])
+        gone = headers.pop(rng.randrange(len(headers)))
+        statuses: list[int] | None
+        if gone[0] == b"Content-Length":
+            # The request ends with its head, and its body begins another one.
+            statuses, least = [400, 400], 2
+        else:
+            # Without credentials the date of a signature is not looked at.
+            known = {b"Content-Type": [404], b"X-Amz-Date": None}
+            statuses, least = known.get(gone[0], [400]), 1
+        data = assemble(b"POST / HTTP/1.1", headers, self._good[1])
+        return Exchange(f"no header {gone[0].decode()}", [data], statuses, least)
 
     def _odd_line(self, rng: random.Random) -> Exchange:
         method = rng.choice(

@@ -55,6 +55,10 @@ _WORDS = [
 ]  # fmt: skip
 
 
+_PLACES_MAX = 2000
+_CONTENTS: dict[Any, list[str]] = {"N": _NUMBERS, "B": _BASE64, "S": _TEXTS}
+
+
 def junk(rng: random.Random) -> Any:
     """Something that hardly belongs where it will stand."""
     kind = rng.randrange(10)
@@ -139,9 +143,11 @@ def mutate(rng: random.Random, request: dict[str, Any]) -> Any:
     # The copy shares nothing, not even within: a change is in one place.
     root = [json.loads(json.dumps(request))]
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        if not root:
+        places = _places(root)
+        if not 0 < len(places) <= _PLACES_MAX:
+            # Nothing is left, or so much, and in part the same, that a change would be millions.
             break
-        path = rng.choice(_places(root))
+        path = rng.choice(places)
         holder: Any = root
         for step in path[:-1]:
             holder = holder[step]
@@ -153,7 +159,10 @@ def _change(rng: random.Random, root: list[Any], holder: Any, last: Any) -> None
     """Do something to ``holder[last]``."""
     old = holder[last]
     kind = rng.randrange(13)
-    if kind <= 3:
+    if last in _CONTENTS and rng.random() < 0.6:
+        # Text of the right kind: what is wrong with it only the rules of its type say.
+        holder[last] = rng.choice(_CONTENTS[last])
+    elif kind <= 3:
         holder[last] = junk(rng)
     elif kind == 4:
         del holder[last]
@@ -170,7 +179,15 @@ def _change(rng: random.Random, root: list[Any], holder: Any, last: Any) -> None
         if not _contains(value, holder):
             holder[last] = json.loads(render(value, strict=True))
     elif kind == 7:
-        holder[last] = rng.choice([[old], {"L": [old]}, {"M": {"a": old}}, {"S": old}, [old] * 30])
+        holder[last] = rng.choice(
+            [
+                [old],
+                {"L": [old]},
+                {"M": {"a": old}},
+                {"S": old},
+                [old] * (30 if len(str(old)) < 10_000 else 2),
+            ]
+        )
     elif kind == 8 and isinstance(old, dict) and len(old) == 1:
         # The content under another type's tag, or under two.
         ((_, content),) = old.items()
@@ -179,6 +196,8 @@ def _change(rng: random.Random, root: list[Any], holder: Any, last: Any) -> None
     elif kind == 9 and isinstance(holder, dict):
         size = rng.choice([1, 3, 300, 5000])
         content = rng.choice([{"S": "v"}, {"NULL": True}, {"N": "1"}, old])
+        if len(str(content)) > 1000:
+            size = 3
         for number in range(size):
             holder[f"{rng.choice(['m', '#m', ':m'])}{number}"] = content
     elif kind == 10 and isinstance(old, str):
@@ -189,14 +208,14 @@ def _change(rng: random.Random, root: list[Any], holder: Any, last: Any) -> None
                 old[:at],
                 old[:at] + old[at + 1 :],
                 old.upper(),
-                old * rng.choice([2, 50, 5000]),
+                old * rng.choice([2, 50, 5000] if len(old) < 1000 else [2]),
                 old + "\u0000",
             ]
         )
     elif kind == 11 and isinstance(old, str):
         holder[last] = expression(rng)
     elif kind == 12 and type(old) is list:
-        holder[last] = old * rng.choice([2, 13, 100])
+        holder[last] = old * rng.choice([2, 13, 100] if len(str(old)) < 10_000 else [2])
     else:
         holder[last] = rng.choice(_LIMITS) if isinstance(old, int) else junk(rng)
 
