@@ -203,6 +203,7 @@ class _Peer:
     """One connection and its task."""
 
     __slots__ = (
+        "at_end",
         "deadline",
         "fileno",
         "ended",
@@ -235,6 +236,8 @@ class _Peer:
         self.ended = False
         # Whether there may be something to read although nobody will tell again.
         self.readable = False
+        # Whether the peer was told of as having closed its side, or as gone.
+        self.at_end = False
         # The task, while it waits for something to read.
         self.parked: trio.lowlevel.Task | None = None
 
@@ -343,7 +346,7 @@ class _Peer:
             self.readable = False
             data = self._receive()
             if data is not None:
-                self.readable = len(data) == RECEIVE_BYTES
+                self.readable = self.at_end or len(data) == RECEIVE_BYTES
                 if not data:
                     return None
                 machine.receive(data)
@@ -368,6 +371,8 @@ class _Peer:
     def _on_ready(self, at_end: bool) -> None:
         """Something has arrived. Never raises: what goes wrong goes wrong in the task."""
         self.readable = True
+        # It is told once, and what was sent before the end may take many reads.
+        self.at_end = self.at_end or at_end
         if self.parked is None or self.ended:
             return
         try:
@@ -375,7 +380,7 @@ class _Peer:
         except OSError:
             self._wake(None)
             return
-        self.readable = at_end or len(data) == RECEIVE_BYTES
+        self.readable = self.at_end or len(data) == RECEIVE_BYTES
         if not data:
             self.readable = True
             self._wake(None)
