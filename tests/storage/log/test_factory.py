@@ -37,7 +37,9 @@ def test_a_directory_is_made_and_opened_again(tmp_path: Path, kind: str) -> None
 
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:
-    open_log_engine(RealDisk(), str(tmp_path), "segments").close()
+    engine = open_log_engine(RealDisk(), str(tmp_path), "segments")
+    engine.create("a", 1)
+    engine.close()
     with pytest.raises(WrongFormat):
         open_log_engine(RealDisk(), str(tmp_path), "leveldb")
     # Also if the file that says so is lost.
