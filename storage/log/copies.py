@@ -45,18 +45,14 @@ def find_copies(
 ) -> list[Copy]:
     """The members of the set that are there, in the order of `paths`, at least a majority of them.
 
-    `new_set_id`: if every directory is empty, make a new set of this name; if some are, and the
-    others are copies that never held a log, make that set to its end. `adopt_empty`: make empty
-    directories copies of the set found in the others, in place of members that are not
-    there. Raises StorageError if there is no set, not enough of it, or more than one.
+    `new_set_id`: if every directory is empty, or some are and the others are copies that never held
+    a log, make a new set of this name. `adopt_empty`: make empty directories copies of the set found
+    in the others, in place of members that are not there. Raises StorageError if there is no set, not enough of it, or more than one.
     """
     found, empty = _read_identities(disk, paths)
     if new_set_id is not None and len(found) + len(empty) == len(paths):
-        if found and empty and _hold_no_log(found, open_copy):
-            # A crash while the set was made: it is made to the end, under its own name.
-            new_set_id = next(iter(found.values())).set_id
-            found = {}
-        if not found:
+        # Some named and no log in any: a crash while the set was made. It is made again.
+        if not found or (empty and _hold_no_log(found, open_copy)):
             found, empty = _make_set(disk, paths, open_copy, new_set_id), []
     if not found:
         raise StorageError("none of the directories is a copy of a log")

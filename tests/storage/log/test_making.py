@@ -90,26 +90,6 @@ def test_a_log_of_segments_is_made_again_wherever_the_power_failed(
                 assert [copy.logs_behind for copy in engine.statistics()] == [0, 0, 0]
 
 
-def test_a_set_that_is_made_to_its_end_keeps_its_name() -> None:
-    # Otherwise a second power cut could leave copies of two sets.
-    def half_made(operations: int) -> FadingDisk:
-        disk = FadingDisk(random.Random(1))
-        cut_power_while(disk, open_copies, operations)
-        return disk
-
-    def copies_named(disk: MemoryDisk) -> int:
-        return sum(disk.exists(f"{path}/log-copy") for path in COPIES)
-
-    begun = next(each for each in itertools.count() if copies_named(half_made(each)) == 2)
-    for operations in itertools.count():
-        disk = half_made(begun)
-        came = cut_power_while(disk, open_copies, operations)
-        engine = open_copies(disk)
-        assert [copy.open for copy in engine.statistics()] == [True] * 3
-        if not came:
-            break
-
-
 def damaged_leveldbs(original: Path, tmp_path: Path) -> list[Path]:
     """Copies in which some files are empty or absent, as if their bytes or names were lost."""
     made = []
