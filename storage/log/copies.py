@@ -45,9 +45,10 @@ def find_copies(
 ) -> list[Copy]:
     """The members of the set that are there, in the order of `paths`, at least a majority of them.
 
-    `new_set_id`: if every directory is empty, or some are and the others are copies that never held
-    a log, make a new set of this name. `adopt_empty`: make empty directories copies of the set found
-    in the others, in place of members that are not there. Raises StorageError if there is no set, not enough of it, or more than one.
+    `new_set_id`: make a new set of this name if every directory is empty, or if some are and the
+    others are copies that never held a log. `adopt_empty`: make empty directories copies of the set
+    found in the others, in place of members that are not there. Raises StorageError if there is no
+    set, not enough of it, or more than one.
     """
     found, empty = _read_identities(disk, paths)
     if new_set_id is not None and len(found) + len(empty) == len(paths):
