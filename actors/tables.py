@@ -19,7 +19,7 @@ from ..limits import SCHEMA_GRACE_SECONDS
 from ..model.schema import NewTable, Status, Table, TableChange
 from ..storage.commands import Action, Command, Contended, Outcome, Refused, Written
 from ..storage.rows import Row
-from .partition import PartitionActor
+from .partition import Bodies, PartitionActor
 
 if TYPE_CHECKING:
     from .schema_changes import SchemaChanges
@@ -90,6 +90,27 @@ class Span:
                 edge = edges[number + 1]
                 stop = edge if high is None else min(high, edge)
             yield from self.actors[number].rows(tree, start, stop, reverse)
+
+    def bodies(
+        self,
+        tree: int,
+        low: bytes,
+        high: bytes | None,
+        reverse: bool,
+        rows_max: int,
+        bytes_max: int,
+    ) -> Bodies:
+        """Bodies of rows in ``[low, high)``, as ``PartitionActor.bodies`` takes them."""
+        if len(self.actors) == 1:
+            return self.actors[0].bodies(tree, low, high, reverse, rows_max, bytes_max)
+        taken = Bodies([], 0, b"")
+        for key, row in self._rows_of_several(tree, low, high, reverse):
+            taken.bodies.append(row.body)
+            taken.size_bytes += row.size_bytes
+            taken.last = key
+            if len(taken.bodies) == rows_max or taken.size_bytes >= bytes_max:
+                break
+        return taken
 
     def statistics(self, tree: int) -> TreeStatistics:
         """Totals over the partitions."""
@@ -181,15 +202,38 @@ class TableRef:
 
         To be used up within one synchronous slice.
         """
+        span, tree = self._place(index)
+        return span.rows(tree, low, high, reverse)
+
+    def bodies(
+        self,
+        index: str | None,
+        low: bytes,
+        high: bytes | None,
+        reverse: bool,
+        rows_max: int,
+        bytes_max: int,
+    ) -> Bodies:
+        """``rows`` in one go, bodies only: at most ``rows_max``, up to ``bytes_max`` of size."""
+        span, tree = self._place(index)
+        return span.bodies(tree, low, high, reverse, rows_max, bytes_max)
+
+    def _place(self, index: str | None) -> tuple[Span, int]:
+        """Where the table's rows (None) or an index's entries are.
+
+        Raises ResourceNotFound while the table is not there, and for an index that is gone.
+        """
         if self._span is None:
             raise ResourceNotFound(NOT_FOUND)
         if index is None:
-            return self._span.rows(self._tree, low, high, reverse)
+            return self._span, self._tree
         local_tree = self._local_trees.get(index)
         if local_tree is not None:
-            return self._span.rows(local_tree, low, high, reverse)
-        span, tree = self._indexes[index]
-        return span.rows(tree, low, high, reverse)
+            return self._span, local_tree
+        place = self._indexes.get(index)
+        if place is None:
+            raise ResourceNotFound(NOT_FOUND)
+        return place
 
     def statistics(self) -> TableStatistics:
         """Counts and sizes; zero while the table is being made."""

@@ -73,6 +73,17 @@ def decode_row(key: bytes, data: bytes) -> Row:
     return Row(data[HEADER_BYTES:-CHECKSUM_BYTES], size_bytes, hlc, region, transaction)
 
 
+def body_of(key: bytes, data: bytes) -> bytes:
+    """The body alone of the row stored as ``data`` under ``key``; raises as ``decode_row``."""
+    if (
+        _crc32c_extend(_crc32c(key), data) != _RESIDUE
+        or len(data) < ROW_OVERHEAD_BYTES
+        or data[0] != ROW_FORMAT
+    ):
+        return decode_row(key, data).body
+    return data[HEADER_BYTES:-CHECKSUM_BYTES]
+
+
 def row_size_bytes(data: bytes) -> int:
     """DynamoDB's size of the item in a stored row, unchecked: for sums kept in step."""
     return int.from_bytes(data[4:8], "big")

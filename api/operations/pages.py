@@ -28,7 +28,6 @@ from ...model.keys import successor
 from ...model.schema import GlobalIndex, LocalIndex, Table
 from ...model.values import Item, decode_item, encode_item
 from ...storage.indexes import primary_key
-from ...storage.rows import Row
 from ..requests import Capacity
 from .consumed import capacity_member
 
@@ -92,8 +91,8 @@ class Page:
         self.size_bytes = 0
         #: The sizes of the items fetched from the table, each of which is paid for itself.
         self.fetched_bytes: list[int] = []
-        #: The row that the page ended with; None when the interval was exhausted.
-        self.last: Row | None = None
+        #: The body that the page ended with; None when the interval was exhausted.
+        self.last: bytes | None = None
 
 
 async def serve_page(
@@ -130,27 +129,25 @@ def _has_index(table: Table, name: str) -> bool:
 def _read_bodies(ref: TableRef, plan: Plan, page: Page) -> bytes | None:
     """Read one slice without decoding; the key to go on behind, or None when the page is done."""
     index = plan.index
-    bodies = page.bodies
-    size_bytes = page.size_bytes
     limit = _ROWS_UNLIMITED if plan.limit is None else plan.limit
-    stop = min(limit, len(bodies) + SLICE_ROWS_MAX)
-    count = len(bodies)
-    more: bytes | None = None
-    for key, row in ref.rows(
-        None if index is None else index.name, plan.low, plan.high, plan.reverse
-    ):
-        bodies.append(row.body)
-        size_bytes += row.size_bytes
-        count += 1
-        if count == stop or size_bytes >= PAGE_BYTES_MAX:
-            if count == limit or size_bytes >= PAGE_BYTES_MAX:
-                page.last = row
-            else:
-                more = key
-            break
-    page.count = page.scanned = count
-    page.size_bytes = page.rows_bytes = size_bytes
-    return more
+    rows_max = min(limit - page.count, SLICE_ROWS_MAX)
+    bytes_max = PAGE_BYTES_MAX - page.size_bytes
+    taken = ref.bodies(
+        None if index is None else index.name,
+        plan.low,
+        plan.high,
+        plan.reverse,
+        rows_max,
+        bytes_max,
+    )
+    bodies = taken.bodies
+    page.bodies = bodies if not page.bodies else page.bodies + bodies
+    page.count = page.scanned = len(page.bodies)
+    page.size_bytes = page.rows_bytes = page.size_bytes + taken.size_bytes
+    if page.count == limit or taken.size_bytes >= bytes_max:
+        page.last = bodies[-1]
+        return None
+    return taken.last if len(bodies) == rows_max else None
 
 
 def _read_decoded(ref: TableRef, plan: Plan, page: Page) -> bytes | None:
@@ -175,7 +172,7 @@ def _read_decoded(ref: TableRef, plan: Plan, page: Page) -> bytes | None:
             if not plan.counting:
                 page.bodies.append(found.body if shape is None else encode_item(shape(item)))
         if page.scanned == plan.limit or page.size_bytes >= PAGE_BYTES_MAX:
-            page.last = row
+            page.last = row.body
             return None
         rows_left -= 1
         bytes_left -= found.size_bytes
@@ -197,8 +194,8 @@ def _answer(plan: Plan, page: Page, capacity: bytes | None) -> bytes:
     return b"".join(parts)
 
 
-def _last_key(plan: Plan, last: Row) -> Item:
-    item = decode_item(last.body)
+def _last_key(plan: Plan, last: bytes) -> Item:
+    item = decode_item(last)
     return {name: item[name] for name in start_key_names(plan.table, plan.index)}
 
 

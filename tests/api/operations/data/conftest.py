@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from millstream.actors.partition import Bodies
 from millstream.actors.tables import TableStatistics
 from millstream.api.calls import Caller
 from millstream.api.dispatch import Dispatcher
@@ -103,6 +104,24 @@ class FakeRef:
             tree = found.tree
         for key, data in self.btree.range(tree, low, high, reverse):
             yield key, decode_row(key, data)
+
+    def bodies(
+        self,
+        index: str | None,
+        low: bytes,
+        high: bytes | None,
+        reverse: bool,
+        rows_max: int,
+        bytes_max: int,
+    ) -> Bodies:
+        taken = Bodies([], 0, b"")
+        for key, row in self.rows(index, low, high, reverse):
+            taken.bodies.append(row.body)
+            taken.size_bytes += row.size_bytes
+            taken.last = key
+            if len(taken.bodies) == rows_max or taken.size_bytes >= bytes_max:
+                break
+        return taken
 
     def statistics(self) -> TableStatistics:
         totals = self.state.totals[self.table.tree]
