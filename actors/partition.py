@@ -31,7 +31,7 @@ from ..model.schema import Table
 from ..storage.log.interface import LogEngine
 from ..storage.partition import Partition, Position, Ticket
 from ..storage.records import Barrier, Record, Release
-from ..storage.rows import Row, body_of, decode_row
+from ..storage.rows import Bodies, Row, decode_row, take_bodies
 from ..storage.tree.btree import BTree
 from .log_writer import LogWriter
 from .mailbox import Mailbox, Reply
@@ -39,14 +39,6 @@ from .mailbox import Mailbox, Reply
 logger = logging.getLogger(__name__)
 
 MakeMachine = Callable[[Position | None], Partition]
-
-
-class Bodies(msgspec.Struct):
-    """Bodies of consecutive rows, the sum of their sizes, and the key of the last one."""
-
-    bodies: list[bytes]
-    size_bytes: int
-    last: bytes
 
 
 class _Ask(msgspec.Struct, frozen=True):
@@ -189,20 +181,11 @@ class PartitionActor:
         ``rows`` in one go, for pages of whole items: up to ``rows_max`` of them, and up to the one
         that brings their sizes to ``bytes_max``.
         """
-        found: list[bytes] = []
-        size_bytes = 0
         btree, version = self.btree, self.btree.version
-        key = b""
-        for key, data in btree.unguarded_range(tree, low, high, reverse):
-            try:
-                found.append(body_of(key, data))
-            except Corrupt:
-                found.append(self._healthy_copy(tree, key).body)
-            size_bytes += int.from_bytes(data[4:8], "big")
-            if len(found) == rows_max or size_bytes >= bytes_max:
-                break
+        rows = btree.unguarded_range(tree, low, high, reverse)
+        taken = take_bodies(rows, rows_max, bytes_max, lambda key: self._healthy_copy(tree, key))
         assert btree.version == version, "an iterator outlived its synchronous slice"
-        return Bodies(found, size_bytes, key)
+        return taken
 
     def _healthy_copy(self, tree: int, key: bytes) -> Row:
         data = None if self._get_copy is None else self._get_copy(tree, key)

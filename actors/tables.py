@@ -18,8 +18,8 @@ from ..host.clock import Clock
 from ..limits import SCHEMA_GRACE_SECONDS
 from ..model.schema import NewTable, Status, Table, TableChange
 from ..storage.commands import Action, Command, Contended, Outcome, Refused, Written
-from ..storage.rows import Row
-from .partition import Bodies, PartitionActor
+from ..storage.rows import Bodies, Row
+from .partition import PartitionActor
 
 if TYPE_CHECKING:
     from .schema_changes import SchemaChanges

@@ -1,4 +1,6 @@
-"""``python -m millstream.simulation --seed 1 --worlds 20``: one line a world, and a last one.
+"""``python -m millstream.simulation --seed 1 --worlds 20``: one line a world, and last ones.
+
+Each seed gives a world of items and a world of transactions, unless ``--kind`` wants one of them.
 
 Ends with status 1 if a world failed, having said which and how to see it again.
 """
@@ -6,13 +8,14 @@ Ends with status 1 if a world failed, having said which and how to see it again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 import traceback
 
 import msgspec
 
-from .world import Report, SimulationFailed, run_world
+from .world import KINDS, Report, SimulationFailed, run_world
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,35 +23,42 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="millstream.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first world")
     parser.add_argument("--worlds", type=int, default=20, help="how many, with consecutive seeds")
+    parser.add_argument("--kind", choices=("all", *KINDS), default="all")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
+    parser.add_argument("--quiet", action="store_true", help="only failures and sums")
     parser.add_argument("--verbose", action="store_true", help="the nodes' logs, and stacks")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if given.verbose else logging.CRITICAL + 1)
-    total = Report(given.seed, "")
-    failed = 0
-    for seed in range(given.seed, given.seed + given.worlds):
+    kinds = KINDS if given.kind == "all" else (given.kind,)
+    totals = {kind: Report(given.seed, kind, "") for kind in kinds}
+    done, failed = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    seeds = range(given.seed, given.seed + given.worlds)
+    for seed, kind in itertools.product(seeds, kinds):
+        done[kind] += 1
         try:
-            report = run_world(seed)
+            report = run_world(seed, kind)
         except SimulationFailed as failure:
-            failed += 1
+            failed[kind] += 1
             print(failure, flush=True)
             if given.verbose:
                 traceback.print_exception(failure)
             if not given.keep_going:
                 break
         else:
-            print(report, flush=True)
-            total = _sum(total, report)
-    done = given.worlds if given.keep_going else seed - given.seed + 1
-    print(f"{done} worlds, {failed} failed: {total.summary()}")
-    return 1 if failed else 0
+            if not given.quiet:
+                print(report, flush=True)
+            totals[kind] = _sum(totals[kind], report)
+    for kind in kinds:
+        summary = totals[kind].summary()
+        print(f"{done[kind]} worlds of {kind}, {failed[kind]} failed: {summary}")
+    return 1 if any(failed.values()) else 0
 
 
 def _sum(total: Report, report: Report) -> Report:
     counts = {
         name: getattr(total, name) + getattr(report, name)
         for name in Report.__struct_fields__
-        if name not in ("seed", "trace")
+        if name not in ("seed", "kind", "trace")
     }
     return msgspec.structs.replace(total, **counts)
 

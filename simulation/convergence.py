@@ -14,7 +14,7 @@ from ..actors.catalog import CATALOG_TABLE
 from ..actors.flusher import POSITION_PREFIX, position_key
 from ..actors.node import Node
 from ..actors.tables import TableRef
-from ..actors.transactions import LEDGER_TABLE
+from ..actors.transactions import LEDGER_TABLE, LEDGER_TREE
 from ..model.keys import hash_prefix
 from ..model.schema import GlobalIndex, LocalIndex, Partition, Status, Table
 from ..model.versions import HybridClock
@@ -23,7 +23,7 @@ from ..storage.index_state import IndexState
 from ..storage.partition import Partition as Machinery
 from ..storage.partition import decode_position
 from ..storage.rows import Row, decode_row, row_checksum
-from ..storage.table_state import TableState
+from ..storage.table_state import TOKEN_TREE, TableState
 from ..storage.tree.btree import BTree
 from ..storage.tree.memory_store import MemoryStore
 from .doors import ALL_BYTES
@@ -45,6 +45,16 @@ def references(node: Node) -> Iterator[TableRef]:
         yield ref
 
 
+def promises(node: Node) -> set[str]:
+    """Transactions that some partition has promised and not ended."""
+    return {
+        name
+        for ref in references(node)
+        for partition in ref.table.partitions
+        for name in ref.partition_of(hash_prefix(partition.low)).machine.state.promises
+    }
+
+
 def dump(node: Node) -> Dump:
     """Everything that reads can see."""
     found: Dump = {}
@@ -62,6 +72,7 @@ def _indexes(table: Table) -> list[LocalIndex | GlobalIndex]:
 def check_running(node: Node) -> int:
     """Indexes and totals of a node on which nothing is under way; how many rows were compared."""
     compared = 0
+    assert not promises(node), "transactions are prepared, and nobody ends them"
     for ref in references(node):
         table = ref.table
         assert table.status is Status.ACTIVE
@@ -110,8 +121,9 @@ def check_stopped(machine: Machine, tables: list[Table]) -> int:
 def _check_nothing_is_left_over(machine: Machine, tables: list[Table]) -> None:
     known = [*SYSTEM_TABLES, *tables]
     logs = {log_id for table in known for log_id in table.log_ids()}
-    trees = {tree for table in known for tree in table.trees()}
+    trees = {tree for table in known for tree in table.trees()} | {TOKEN_TREE}
     store = machine.store
+    assert not list(store.range(LEDGER_TREE, b"", None)), "a transaction is still in the ledger"
     found = set(machine.engine.list())
     assert found == logs, f"logs of no table {sorted(found - logs)}, none {sorted(logs - found)}"
     assert set(store.trees()) <= trees, "trees that belong to no table"
@@ -185,4 +197,6 @@ def _check_log(
     if index is not None:
         assert position.progress == state.progress, "an index's progress"
     assert position.lsn == len(entries), "a clean stop flushes everything"
+    assert not position.promises, "a position holds promises of ended transactions"
+    assert not state.promises, "a log holds promises that it does not end"
     return len(entries)

@@ -10,7 +10,7 @@ import random
 
 import trio
 
-from .options import Faults
+from .options import Faults, TransactionOptions
 from .simulated_node import SimulatedNode
 
 _BOMB_OPERATIONS_MAX = 60
@@ -76,3 +76,29 @@ class Operator:
         by_ms = self._rng.randint(-_CLOCK_JUMP_MS_MAX, _CLOCK_JUMP_MS_MAX)
         self._sim.machine.clock.offset_ms += by_ms
         self._sim.machine.note("clock", by_ms)
+
+
+class Fate:
+    """What befalls coordinators at their steps: who ``host/buggify.py`` asks."""
+
+    def __init__(self, sim: SimulatedNode, options: TransactionOptions, rng: random.Random) -> None:
+        self._sim = sim
+        self._options = options
+        self._rng = rng
+        #: Whether anything happens; not any more when the world heals.
+        self.armed = True
+        #: How often a coordinator died, and how often its machine with it.
+        self.deaths = 0
+        self.crashes = 0
+
+    def decide(self, place: str) -> bool:
+        """Whether the coordinator dies at ``place`` now."""
+        rng, options = self._rng, self._options
+        if not self.armed:
+            return False
+        if rng.random() < options.crashes[place]:
+            self.crashes += 1
+            self._sim.machine.crash()
+        dies = rng.random() < options.deaths[place]
+        self.deaths += dies
+        return dies

@@ -55,6 +55,21 @@ class Faults(msgspec.Struct, frozen=True):
 NO_FAULTS = Faults()
 
 
+class TransactionOptions(msgspec.Struct, frozen=True):
+    """What a world of transactions adds. ``deaths`` and ``crashes`` are probabilities by place in
+    the code: that the coordinator dies there, and that the whole machine crashes there.
+    """
+
+    lists: int
+    registers: int
+    accounts: int
+    actions_max: int
+    #: How often a transaction has a token, and is then asked for again when it is not known.
+    tokens: float
+    deaths: dict[str, float]
+    crashes: dict[str, float]
+
+
 class Options(msgspec.Struct, frozen=True):
     """One world."""
 
@@ -82,6 +97,8 @@ class Options(msgspec.Struct, frozen=True):
     # Workloads.
     index_changes: bool
     scratch_table: bool
+    #: None: a world of items.
+    transactions: TransactionOptions | None = None
 
 
 def draw_options(seed: int, rng: random.Random) -> Options:
@@ -131,6 +148,42 @@ def draw_options(seed: int, rng: random.Random) -> Options:
         think_seconds=rng.choice((0.002, 0.02, 0.1)),
         index_changes=rng.random() < 0.6,
         scratch_table=rng.random() < 0.4,
+    )
+
+
+#: Where ``host/buggify.py`` is asked.
+COORDINATOR_STEPS = (
+    "coordinator dies after prepare",
+    "coordinator dies after the decision",
+    "coordinator dies between commits",
+)
+
+
+def draw_transaction_options(seed: int, rng: random.Random) -> Options:
+    """The world of transactions of ``seed``: few items, many who want them."""
+    world = draw_options(seed, rng)
+
+    def sometimes(chance: float, low: float, high: float) -> float:
+        return rng.uniform(low, high) if rng.random() < chance else 0.0
+
+    return msgspec.structs.replace(
+        world,
+        nodes=1,
+        clients=rng.randint(3, 7),
+        operations=rng.randint(20, 60),
+        partitions=rng.choice((1, 2, 2, 4)),
+        think_seconds=rng.choice((0.0005, 0.002, 0.02)),
+        scratch_table=False,
+        index_changes=rng.random() < 0.3,
+        transactions=TransactionOptions(
+            lists=rng.choice((2, 4, 8)),
+            registers=rng.choice((2, 4)),
+            accounts=rng.choice((2, 4, 6)),
+            actions_max=rng.choice((2, 4, 6)),
+            tokens=rng.choice((0.0, 0.3, 0.8)),
+            deaths={step: sometimes(0.5, 0.02, 0.2) for step in COORDINATOR_STEPS},
+            crashes={step: sometimes(0.3, 0.005, 0.05) for step in COORDINATOR_STEPS},
+        ),
     )
 
 

@@ -35,10 +35,25 @@ class SchemaWorkload:
         #: Steps that were carried out wholly.
         self.changes = 0
 
-    async def set_up(self) -> None:
-        """Return when the main table is ACTIVE."""
-        while not self._acknowledged.get(MAIN):
-            await self._attempt(MAIN, self._create)
+    async def set_up(self, *names: str) -> None:
+        """Return when these tables are ACTIVE."""
+        for name in names:
+            while not self._acknowledged.get(name):
+                await self._attempt(name, self._create)
+
+    async def rest(self, node: Node) -> None:
+        """Return when no table is being made, changed or removed; what was acknowledged is so."""
+        self.check(node)
+        # What cancelled clients asked for may still be on its way.
+        await trio.sleep(1.0)
+        for name in node.tables.names(""):
+            ref = node.tables.find("", name)
+            if ref is None:
+                continue
+            if ref.table.status is Status.DELETING:
+                await node.tables.wait_gone("", name)
+            else:
+                await node.tables.wait_active("", name)
 
     async def change_indexes(self) -> None:
         """Add the changing index to the main table and remove it, until cancelled."""

@@ -5,7 +5,8 @@
     faults     clients work, tables change, machines crash, until the clients are done
     healing    nothing fails any more; everything must come to rest within LIVENESS_SECONDS
     judgement  indexes, totals, trees, logs (convergence.py); one more start finds the same;
-               the clients' histories are linearizable (linearizability.py)
+               the clients' histories are linearizable (linearizability.py), or in a world of
+               transactions serializable (serializability.py)
 
 Whatever goes wrong ends as ``SimulationFailed`` with the seed in it. The trace is a hash over
 everything that happened, with its time: two runs of one seed have the same one.
@@ -21,39 +22,40 @@ import msgspec
 import trio
 
 from ..actors.node import Node
-from ..model.schema import Status
-from .clients import Client, Tally
+from ..host.buggify import set_buggify
 from .convergence import check_running, check_stopped, dump, references
 from .determinism import Streams, run_seeded
 from .history import History
-from .linearizability import TooHard, check_calls
 from .machine import Machine
-from .mishaps import Operator
+from .mishaps import Fate, Operator
 from .observer import Observer
-from .options import NO_FAULTS, Options, draw_options, turned
-from .schema_changes import SchemaWorkload
+from .options import NO_FAULTS, Options, draw_options, draw_transaction_options, turned
 from .simulated_node import SimulatedNode
-from .tables import Keys
+from .workloads import ItemWorkload, Stream, TransactionWorkload, Workload
 
 #: Simulated seconds that a world may take to come to rest after the last fault.
 LIVENESS_SECONDS = 120.0
 #: Simulated seconds that clients may take for all their operations, among faults.
 WORKLOAD_SECONDS = 3600.0
+#: The kinds of world: single items and schema changes; transactions.
+KINDS = ("items", "transactions")
 
 
 class SimulationFailed(Exception):
     """A world broke a promise. The message ends with the command that shows it again."""
 
-    def __init__(self, seed: int, problem: str) -> None:
-        super().__init__(f"seed {seed}: {problem}\n  again: make sim SEED={seed} WORLDS=1")
+    def __init__(self, seed: int, kind: str, problem: str) -> None:
+        again = f"make sim SEED={seed} WORLDS=1 KIND={kind}"
+        super().__init__(f"seed {seed} of {kind}: {problem}\n  again: {again}")
         self.seed = seed
         self.problem = problem
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a world did. All but the first two are counts."""
+    """What a world did. All but the first three are counts."""
 
     seed: int
+    kind: str
     trace: str
     operations: int = 0
     reads: int = 0
@@ -67,12 +69,24 @@ class Report(msgspec.Struct, frozen=True):
     entries_replayed: int = 0
     histories: int = 0
     histories_too_hard: int = 0
+    transactions: int = 0
+    committed: int = 0
+    contended: int = 0
+    refused: int = 0
+    replayed: int = 0
+    snapshots: int = 0
+    coordinator_deaths: int = 0
+    crashes_at_a_step: int = 0
+    happened: int = 0
+    edges: int = 0
 
     def __str__(self) -> str:
-        return f"seed {self.seed}: {self.summary()}, trace {self.trace[:12]}"
+        return f"seed {self.seed} of {self.kind}: {self.summary()}, trace {self.trace[:12]}"
 
     def summary(self) -> str:
         """The counts, in words."""
+        if self.kind == "transactions":
+            return self._summary_of_transactions()
         hard = f" ({self.histories_too_hard} too hard)" if self.histories_too_hard else ""
         return (
             f"{self.operations} operations ({self.unknown} of unknown outcome),"
@@ -81,53 +95,58 @@ class Report(msgspec.Struct, frozen=True):
             f" {self.rows_compared} rows compared, {self.entries_replayed} log entries replayed"
         )
 
+    def _summary_of_transactions(self) -> str:
+        return (
+            f"{self.operations} operations, {self.transactions} transactions"
+            f" ({self.committed} committed, {self.contended} contended, {self.refused} refused,"
+            f" {self.unknown} of unknown outcome, {self.replayed} replayed by token),"
+            f" {self.coordinator_deaths} coordinators died, {self.crashes} crashes"
+            f" ({self.crashes_at_a_step} at a coordinator's step), {self.stops} stops,"
+            f" {self.faults} other faults, {self.snapshots} snapshots of all accounts,"
+            f" {self.histories} histories of {self.happened} operations searched for cycles over"
+            f" {self.edges} edges, {self.rows_compared} rows compared,"
+            f" {self.entries_replayed} log entries replayed"
+        )
+
 
 class _Site:
     """One node with everything that goes with it."""
 
-    __slots__ = ("clients", "machine", "node", "observer", "operator", "scratch", "workload")
+    __slots__ = ("fate", "machine", "node", "observer", "operator", "workload")
 
-    def __init__(
-        self,
-        number: int,
-        world: World,
-        streams: Streams,
-    ) -> None:
+    def __init__(self, number: int, world: World, stream: Stream) -> None:
         options = world.options
-
-        def stream(purpose: str) -> random.Random:
-            return streams.stream(f"node {number}/{purpose}")
-
         self.machine = Machine(
             stream("machine"), options.log_engine, options.segment_bytes, world.note
         )
-        history = History(world.now)
-        self.node = SimulatedNode(f"n{number}", self.machine, options.settings, history)
+        self.node = SimulatedNode(
+            f"n{number}", self.machine, options.settings, History(world.now)
+        )
         self.operator = Operator(self.node, options.faults, stream("mishaps"))
         self.observer = Observer(self.node, options.think_seconds)
-        self.workload = SchemaWorkload(self.node, options, stream("schema"))
-
-        def client(name: str) -> Client:
-            return Client(name, self.node, options, stream(name), world.tick, world.tally)
-
-        self.clients = [client(f"n{number}c{index}") for index in range(options.clients)]
-        self.scratch = client(f"n{number}s")
+        self.fate: Fate | None = None
+        self.workload: Workload
+        if options.transactions is None:
+            self.workload = ItemWorkload(self.node, options, stream, world.tick)
+        else:
+            self.fate = Fate(self.node, options.transactions, stream("fate"))
+            self.workload = TransactionWorkload(self.node, options, stream, world.tick)
 
 
 class World:
     """See the module's text."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, streams: Streams) -> None:
         self.options = options
-        self.tally = Tally()
         self._events = 0
         self._trace = hashlib.blake2b(digest_size=16)
-        streams = Streams(options.seed)
-        self.sites = [_Site(number, self, streams) for number in range(options.nodes)]
+
+        def stream(number: int) -> Stream:
+            return lambda purpose: streams.stream(f"node {number}/{purpose}")
+
+        self.sites = [_Site(number, self, stream(number)) for number in range(options.nodes)]
         self._rows_compared = 0
         self._entries_replayed = 0
-        self._histories = 0
-        self._too_hard = 0
 
     # Time and trace, for everybody.
 
@@ -157,9 +176,11 @@ class World:
             with trio.fail_after(LIVENESS_SECONDS):
                 for site in self.sites:
                     await self._heal(site)
-        for site in self.sites:
-            self._judge(site)
-        return self._report()
+        return self._report([site.workload.judge() for site in self.sites])
+
+    def buggify(self, place: str) -> bool:
+        """Who decides at the places that ``host/buggify.py`` knows."""
+        return any(site.fate is not None and site.fate.decide(place) for site in self.sites)
 
     async def _work(self) -> None:
         async with trio.open_nursery() as disturbers:
@@ -168,32 +189,22 @@ class World:
                 disturbers.start_soon(site.observer.run)
             async with trio.open_nursery() as workers:
                 for site in self.sites:
-                    workers.start_soon(self._work_at, site)
+                    workers.start_soon(site.workload.work)
             disturbers.cancel_scope.cancel()
-
-    async def _work_at(self, site: _Site) -> None:
-        await site.workload.set_up()
-        async with trio.open_nursery() as changes:
-            if self.options.index_changes:
-                changes.start_soon(site.workload.change_indexes)
-            if self.options.scratch_table:
-                changes.start_soon(site.workload.make_and_remove, site.scratch)
-            async with trio.open_nursery() as clients:
-                for client in site.clients:
-                    clients.start_soon(client.run)
-            changes.cancel_scope.cancel()
 
     async def _heal(self, site: _Site) -> None:
         """No more faults: the node comes to rest, and a restart finds everything again."""
         machine, sim = site.machine, site.node
         machine.faults, machine.bomb = NO_FAULTS, None
         sim.bomb_at_start, sim.pause_seconds = None, 0.0
+        if site.fate is not None:
+            site.fate.armed = False
         machine.note("healed")
         await self._rest(site)
         node = await sim.ready()
         self._rows_compared += check_running(node)
         before = dump(node)
-        self._audit(site, node)
+        await site.workload.audit(node)
         # Once more from what is on the disk: half of the worlds by a crash.
         if self.options.seed % 2:
             machine.crash()
@@ -213,71 +224,56 @@ class World:
     async def _rest(self, site: _Site) -> None:
         """Return when nothing is under way, and the node answers."""
         node = await site.node.ready()
-        site.workload.check(node)
-        # What cancelled clients asked for may still be on its way.
-        await trio.sleep(1.0)
-        for ref in list(references(node)):
-            if ref.table.status is Status.DELETING:
-                await node.tables.wait_gone("", ref.table.name)
-            else:
-                await node.tables.wait_active("", ref.table.name)
-        for name in node.tables.names(""):
-            await site.scratch.write_until_answered(name)
+        await site.workload.rest(node)
         for builder in node.index_builders():
             await builder.caught_up()
         await node.flusher.flush()
 
-    def _audit(self, site: _Site, node: Node) -> None:
-        """Read every item once more."""
-        for ref in references(node):
-            for key in Keys(self.options).all():
-                site.scratch.read(ref, key)
+    # The report.
 
-    # Judgement.
-
-    def _judge(self, site: _Site) -> None:
-        for place, calls in sorted(site.node.history.complete().items()):
-            try:
-                violation = check_calls(calls)
-            except TooHard:
-                self._too_hard += 1
-                continue
-            self._histories += 1
-            assert violation is None, f"{place} is not linearizable: {violation}"
-
-    def _report(self) -> Report:
-        self.note(self.tally.operations, self._rows_compared, self._entries_replayed)
+    def _report(self, counts: list[dict[str, int]]) -> Report:
+        summed: dict[str, int] = {}
+        for name in (name for site_counts in counts for name in site_counts):
+            summed[name] = sum(site_counts.get(name, 0) for site_counts in counts)
+        self.note(sorted(summed.items()), self._rows_compared, self._entries_replayed)
         machines = [site.machine for site in self.sites]
+        fates = [site.fate for site in self.sites if site.fate is not None]
         return Report(
             self.options.seed,
+            "items" if self.options.transactions is None else "transactions",
             self._trace.hexdigest(),
-            operations=self.tally.operations,
-            reads=self.tally.reads,
-            unknown=self.tally.unknown,
             crashes=sum(machine.crashes for machine in machines),
             stops=sum(site.operator.stops for site in self.sites),
             faults=sum(
                 site.machine.failed_syncs + site.machine.slow_calls + site.operator.clock_jumps
                 for site in self.sites
             ),
-            schema_changes=sum(site.workload.changes for site in self.sites),
             entries_observed=sum(site.observer.looked_at for site in self.sites),
             rows_compared=self._rows_compared,
             entries_replayed=self._entries_replayed,
-            histories=self._histories,
-            histories_too_hard=self._too_hard,
+            coordinator_deaths=sum(fate.deaths for fate in fates),
+            crashes_at_a_step=sum(fate.crashes for fate in fates),
+            **summed,
         )
 
 
-def run_world(seed: int) -> Report:
-    """The world of ``seed``. Raises SimulationFailed."""
-    options = draw_options(seed, Streams(seed).stream("options"))
+def run_world(seed: int, kind: str = "items") -> Report:
+    """The world of ``seed`` and of one of ``KINDS``. Raises SimulationFailed."""
+    streams = Streams(seed)
+    if kind == "items":
+        options = draw_options(seed, streams.stream("options"))
+    else:
+        options = draw_transaction_options(seed, streams.stream("transaction options"))
+    world = World(options, streams)
+    set_buggify(world.buggify)
     try:
         with turned(options.knobs):
-            return run_seeded(seed, World(options).run)
+            return run_seeded(seed, world.run)
     except Exception as error:
         causes = "; ".join(dict.fromkeys(_causes(error)))
-        raise SimulationFailed(seed, causes) from error
+        raise SimulationFailed(seed, kind, causes) from error
+    finally:
+        set_buggify(None)
 
 
 def _causes(error: BaseException) -> Iterator[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.actors.partition import Bodies
 from millstream.actors.tables import TableStatistics
 from millstream.api.calls import Caller
 from millstream.api.dispatch import Dispatcher
@@ -31,7 +30,7 @@ from millstream.model.schema import (
 from millstream.model.values import decode_item
 from millstream.storage.commands import Command, Refused, Written
 from millstream.storage.indexes import entry_body, entry_key
-from millstream.storage.rows import Row, decode_row
+from millstream.storage.rows import Bodies, Row, decode_row
 from millstream.storage.table_state import TableState, replace_row
 from millstream.storage.totals import Totals
 from millstream.storage.tree.btree import BTree
