@@ -2,7 +2,8 @@
 #
 #   make demo     load real data into a database of its own and ask it questions
 #   make test     the tests (ARGS="-k name" to choose)
-#   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20)
+#   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20; KIND=items
+#                 or transactions; ARGS=--quiet)
 #   make crash    SIGKILL under load, again and again (N=50; ARGS="--million")
 #   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
 #   make damage   flipped bits and cut files (SAMPLES=2000)
@@ -36,9 +37,10 @@ test: $(DEV_STAMP)
 
 SEED := 1
 WORLDS := 20
+KIND := all
 
 sim: $(RUN_STAMP)
-	@$(BIN)/python -m millstream.simulation --seed $(SEED) --worlds $(WORLDS)
+	@$(BIN)/python -m millstream.simulation --seed $(SEED) --worlds $(WORLDS) --kind $(KIND) $(ARGS)
 
 N := 50
 IMAGES := 200

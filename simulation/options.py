@@ -9,13 +9,13 @@ things with a few dozen items.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
 import msgspec
 
-from ..actors import flusher, index_builder
+from ..actors import flusher, index_builder, transactions
 from ..actors import partition as partition_actor
 from ..actors.node import NodeSettings
 from ..storage import partition as partition_machine
@@ -28,6 +28,10 @@ _KNOBS: dict[str, tuple[ModuleType, tuple[int, ...]]] = {
     "RECOVERY_READ_BYTES": (partition_actor, (1024 * 1024, 1000, 1)),
     "BATCH_RECORDS_MAX": (partition_machine, (4096, 8, 2, 1)),
     "DROP_STEP_ROWS": (flusher, (5000, 7)),
+}
+#: More of them, in worlds of transactions.
+_TRANSACTION_KNOBS: dict[str, tuple[ModuleType, tuple[float, ...]]] = {
+    "TRANSACTION_RECOVERY_SECONDS": (transactions, (1.0, 0.1, 0.02)),
 }
 
 
@@ -81,7 +85,7 @@ class Options(msgspec.Struct, frozen=True):
     segment_bytes: int
     settings: NodeSettings
     faults: Faults
-    knobs: dict[str, int]
+    knobs: dict[str, float]
     # Tables.
     has_range: bool
     local_index: str | None
@@ -173,6 +177,10 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
         operations=rng.randint(20, 60),
         partitions=rng.choice((1, 2, 2, 4)),
         think_seconds=rng.choice((0.0005, 0.002, 0.02)),
+        knobs={
+            **world.knobs,
+            **{name: rng.choice(values) for name, (_, values) in _TRANSACTION_KNOBS.items()},
+        },
         scratch_table=False,
         index_changes=rng.random() < 0.3,
         transactions=TransactionOptions(
@@ -188,13 +196,14 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
 
 
 @contextmanager
-def turned(knobs: dict[str, int]) -> Iterator[None]:
+def turned(knobs: Mapping[str, float]) -> Iterator[None]:
     """The engine with ``knobs`` set, until the block ends."""
-    before = {name: getattr(_KNOBS[name][0], name) for name in knobs}
+    modules = {name: module for name, (module, _) in {**_KNOBS, **_TRANSACTION_KNOBS}.items()}
+    before = {name: getattr(modules[name], name) for name in knobs}
     for name, value in knobs.items():
-        setattr(_KNOBS[name][0], name, value)
+        setattr(modules[name], name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(_KNOBS[name][0], name, value)
+            setattr(modules[name], name, value)

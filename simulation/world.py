@@ -15,13 +15,11 @@ everything that happened, with its time: two runs of one seed have the same one.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
 
 import msgspec
 import trio
 
-from ..actors.node import Node
 from ..host.buggify import set_buggify
 from .convergence import check_running, check_stopped, dump, references
 from .determinism import Streams, run_seeded

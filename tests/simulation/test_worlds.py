@@ -63,16 +63,23 @@ def test_the_first_value_of_a_knob_is_the_engines_own() -> None:
 def test_a_run_prints_one_line_a_world_and_a_sum(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", str(SEEDS[0]), "--worlds", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["seed 1", "seed 2", "2 worlds, 0 failed"]
+    assert [line.split(":")[0] for line in lines] == [
+        "seed 1 of items",
+        "seed 1 of transactions",
+        "seed 2 of items",
+        "seed 2 of transactions",
+        "2 worlds of items, 0 failed",
+        "2 worlds of transactions, 0 failed",
+    ]
 
 
 def test_a_failure_says_the_seed_and_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with applied("old_index_keys_are_not_logged"):
         with pytest.raises(SimulationFailed) as caught:
             run_world(1)
-        assert main(["--seed", "1", "--worlds", "5"]) == 1
+        assert main(["--seed", "1", "--worlds", "5", "--kind", "items"]) == 1
     assert caught.value.seed == 1
     said = capsys.readouterr().out
-    assert "seed 1: " in said
-    assert "again: make sim SEED=1 WORLDS=1" in said
-    assert "1 worlds, 1 failed" in said
+    assert "seed 1 of items: " in said
+    assert "again: make sim SEED=1 WORLDS=1 KIND=items" in said
+    assert "1 worlds of items, 1 failed" in said
