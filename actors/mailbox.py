@@ -10,12 +10,14 @@ slot is simply never looked at; what was asked may still happen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import outcome
 import trio
 
 from ..errors import Throttled
+from ..host.by_hand import is_driven, pause
 from ..limits import MAILBOX_MESSAGES_MAX
 
 M = TypeVar("M")
@@ -87,10 +89,12 @@ class Mailbox(Generic[M]):
 class Reply:
     """One answer, awaited by at most one task."""
 
-    __slots__ = ("_asker", "_result")
+    __slots__ = ("_asker", "_go_on", "_result")
 
     def __init__(self) -> None:
         self._asker: trio.lowlevel.Task | None = None
+        #: Instead of an asker: whom to call.
+        self._go_on: Callable[[], None] | None = None
         self._result: outcome.Maybe[Any] | None = None
 
     @property
@@ -113,10 +117,20 @@ class Reply:
         if asker is not None:
             self._asker = None
             trio.lowlevel.reschedule(asker)
+        elif self._go_on is not None:
+            self._go_on()
+
+    def when_given(self, go_on: Callable[[], None]) -> None:
+        """For a driver by hand (``host.by_hand``): call ``go_on`` when there is an answer."""
+        assert self._asker is None
+        assert self._result is None
+        self._go_on = go_on
 
     async def wait(self) -> Any:
         """The answer; raises what it failed with. Cancelling abandons the slot."""
-        if self._result is None:
+        if self._result is None and is_driven():
+            await pause(self)
+        elif self._result is None:
             self._asker = trio.lowlevel.current_task()
 
             def abort(_: Any) -> trio.lowlevel.Abort:

@@ -43,7 +43,7 @@ def resumed(
     """Go on with a coroutine that was begun by hand and has stopped with ``trap`` for trio.
 
     It may have stopped only at something that does not remember the task that it stopped in: a
-    plain checkpoint, which is all that quick operations meet.
+    plain checkpoint, which is all of trio's that quick operations meet.
     """
     # trio answers a trap by sending; what it has to raise, it sends as well.
     try:

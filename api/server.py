@@ -15,10 +15,9 @@ closing a socket with unread bytes would destroy the answer on its way.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +25,8 @@ import outcome
 import trio
 
 from ..host.budget import Budget
-from ..host.network import Socket
+from ..host.by_hand import advance
+from ..host.network import Socket, accept
 from ..host.readiness import open_readiness
 from ..limits import (
     BYTES_IN_FLIGHT_MAX,
@@ -73,11 +73,12 @@ _CLOSED: Final = Phase.CLOSED
 
 _log = logging.getLogger(__name__)
 
-# Operations that read and never wait, but for a checkpoint between slices.
-_QUICK = frozenset({b"DynamoDB_20120810.GetItem", b"DynamoDB_20120810.Query"})
-_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# Operations that wait for nothing but one partition's answer, or a checkpoint between slices.
+_QUICK = frozenset(
+    b"DynamoDB_20120810." + name
+    for name in (b"GetItem", b"Query", b"PutItem", b"UpdateItem", b"DeleteItem")
+)
 _SWEEP_SECONDS = 1
-_ACCEPT_PAUSE_SECONDS = 0.1
 
 
 class ServerLimits(msgspec.Struct, frozen=True):
@@ -168,7 +169,7 @@ class _Server:
             await self.slots.acquire()
             accepted = False
             try:
-                peer = _Peer(self, await _accept(listener))
+                peer = _Peer(self, await accept(listener))
                 self.peers[peer] = None
                 nursery.start_soon(peer.run)
                 accepted = True
@@ -210,6 +211,7 @@ class _Peer:
         "held",
         "machine",
         "parked",
+        "paused",
         "phase",
         "readable",
         "scope",
@@ -238,6 +240,8 @@ class _Peer:
         self.readable = False
         # Whether the peer was told of as having closed its side, or as gone.
         self.at_end = False
+        # Whether an operation that was begun without the task waits for an answer.
+        self.paused = False
         # The task, while it waits for something to read.
         self.parked: trio.lowlevel.Task | None = None
 
@@ -373,7 +377,7 @@ class _Peer:
         self.readable = True
         # It is told once, and what was sent before the end may take many reads.
         self.at_end = self.at_end or at_end
-        if self.parked is None or self.ended:
+        if self.parked is None or self.ended or self.paused:
             return
         try:
             data = self.socket.recv(RECEIVE_BYTES)
@@ -386,12 +390,17 @@ class _Peer:
             self._wake(None)
             return
         self.machine.receive(data)
-        event = self._serve_quickly(self.machine.next_event())
-        if event is not NEED_DATA or self.readable or not self.machine.idle:
+        self._go_on_with(self._serve_quickly(self.machine.next_event()))
+
+    def _go_on_with(self, event: Event | Rest | None) -> None:
+        """Leave to the task what there is to do, if anything; None: an operation is paused."""
+        if event is None:
+            self.paused = True
+        elif event is not NEED_DATA or self.readable or not self.machine.idle:
             self._wake(event)
 
-    def _serve_quickly(self, event: Event) -> Event | Rest:
-        """Serve requests that wait for nothing; what is left for the task to do."""
+    def _serve_quickly(self, event: Event) -> Event | Rest | None:
+        """Serve quick requests; what is left for the task to do, None if one is paused."""
         machine, server = self.machine, self.server
         quick = 0
         while (
@@ -402,24 +411,48 @@ class _Peer:
             and not self.held
         ):
             quick += 1
-            serving = server.front.serve(machine, event)
-            try:
-                trap = serving.send(None)
-            except StopIteration as stop:
-                answer: bytes = stop.value
-            except Exception as error:  # noqa: BLE001 - the task raises it
-                return Rest(error=error)
-            else:
-                return Rest(serving=serving, trap=trap)
-            try:
-                sent = self._send_nowait(answer)
-            except OSError as error:
-                return Rest(error=error)
-            if sent < len(answer) or machine.phase is _CLOSED:
-                return Rest(answer=answer, sent=sent)
-            self.deadline, self.phase = server.tick + server.limits.idle_seconds, None
+            self.deadline, self.phase = math.inf, None
+            rest = self._advance(server.front.serve(machine, event))
+            if rest is not NEED_DATA:
+                return rest
+            self.deadline = server.tick + server.limits.idle_seconds
             event = machine.next_event()
         return event
+
+    def _advance(self, serving: Coroutine[Any, Any, bytes]) -> Event | Rest | None:
+        """Serve to the next pause (None) or to the end (NEED_DATA); what is left otherwise."""
+        try:
+            trap = advance(serving)
+        except StopIteration as stop:
+            answer: bytes = stop.value
+        except Exception as error:  # noqa: BLE001 - the task raises it
+            return Rest(error=error)
+        else:
+            when_given = getattr(trap, "when_given", None)
+            if when_given is not None:
+                when_given(lambda: self._go_on_after_pause(serving))
+                return None
+            return Rest(serving=serving, trap=trap)
+        try:
+            sent = self._send_nowait(answer)
+        except OSError as error:
+            return Rest(error=error)
+        if sent < len(answer) or self.machine.phase is _CLOSED:
+            return Rest(answer=answer, sent=sent)
+        return NEED_DATA
+
+    def _go_on_after_pause(self, serving: Coroutine[Any, Any, bytes]) -> None:
+        """What a paused operation waited for is there. Never raises, like ``_on_ready``."""
+        self.paused = False
+        if self.parked is None:
+            # The connection has ended meanwhile, and was told so.
+            serving.close()
+            return
+        rest = self._advance(serving)
+        if rest is NEED_DATA:
+            self.deadline = self.server.tick + self.server.limits.idle_seconds
+            rest = self._serve_quickly(self.machine.next_event())
+        self._go_on_with(rest)
 
     async def _finish(self, rest: Rest) -> None:
         """Do what was left of a quick request."""
@@ -556,23 +589,3 @@ class _Peer:
         """millstream itself is wrong, and the node will stop; but first the client is told."""
         _log.critical("%s", describe(error))
         self._send_last(self.server.front.refusal(self.machine, InternalServerError()))
-
-
-async def _accept(listener: Socket) -> Socket:
-    while True:
-        try:
-            accepted, _ = listener.accept()
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(listener)
-        except OSError as error:
-            # The peer has gone already, or there is no room for it for now. Anything but a
-            # scarcity passes at once, and is not the listener's end.
-            if error.errno in _SCARCE:
-                _log.warning("no connection can be accepted: %s", error.strerror)
-                await trio.sleep(_ACCEPT_PAUSE_SECONDS)
-            else:
-                await trio.lowlevel.checkpoint()
-        else:
-            # The listener's TCP_NODELAY is inherited; an answer is one send in any case.
-            accepted.setblocking(False)
-            return accepted

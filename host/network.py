@@ -1,4 +1,4 @@
-"""Opening listeners: the network's door. Everything after ``accept`` is the api's business.
+"""Opening listeners and accepting: the network's door. What follows is the api's business.
 
 A listener is a bound, listening, non-blocking TCP socket. Port 0 takes any free port, the same for
 every address where a name has several (localhost has two). Failures are ConfigurationErrors that
@@ -8,15 +8,22 @@ say what to do, since they are nearly always the operator's.
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Sequence
 from typing import TypeAlias
+
+import trio
 
 from ..errors import ConfigurationError
 
 Socket: TypeAlias = socket.socket
 
+logger = logging.getLogger(__name__)
+
 _BACKLOG = 1024
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE_SECONDS = 0.1
 _PORT_TRIES_MAX = 10
 
 
@@ -104,3 +111,24 @@ def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host} is not an address of this machine"
     return f"{where} cannot be bound: {error.strerror}"
+
+
+async def accept(listener: Socket) -> Socket:
+    """The next connection of ``listener``, non-blocking."""
+    while True:
+        try:
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(listener)
+        except OSError as error:
+            # The peer has gone already, or there is no room for it for now. Anything but a
+            # scarcity passes at once, and is not the listener's end.
+            if error.errno in _SCARCE:
+                logger.warning("no connection can be accepted: %s", error.strerror)
+                await trio.sleep(_ACCEPT_PAUSE_SECONDS)
+            else:
+                await trio.lowlevel.checkpoint()
+        else:
+            # The listener's TCP_NODELAY is inherited; an answer is one send in any case.
+            accepted.setblocking(False)
+            return accepted

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 from botocore.exceptions import ClientError
 
+from millstream.actors.mailbox import Reply
 from millstream.api.calls import Caller
 from millstream.api.connection import Request
 from millstream.api.credentials import Credential, Credentials
@@ -44,6 +45,7 @@ class Operations:
         self.gate = trio.Event()
         self.holding = trio.Event()
         self.calls = 0
+        self.replies: list[Reply] = []
         self.held = 0
 
     async def dispatch(self, target: str, body: bytes, caller: Caller) -> bytes:
@@ -74,6 +76,11 @@ class Operations:
                 if body == b'"bug"':
                     raise AssertionError("millstream is wrong")
                 return body
+            case "PutItem":
+                # As a partition's answer is waited for.
+                reply = Reply()
+                self.replies.append(reply)
+                return body + await reply.wait()
             case "ListTables":
                 return b'{"TableNames":["a","b"]}'
             case "DescribeTable":
@@ -219,6 +226,67 @@ async def test_quick_request_in_pieces_is_answered():
             await stream.send_all(bytes([byte]))
             await trio.lowlevel.checkpoint()
         assert await answer(stream, bytearray()) == (200, b'"pieces"')
+
+
+async def test_operation_that_waits_for_an_answer_goes_on_when_it_is_given():
+    async with serving() as served:
+        stream, held = await served.connect(), bytearray()
+        await stream.send_all(call("PutItem", b"a") + call("Query", b"b") + call("PutItem", b"c"))
+        replies = served.operations.replies
+        for body, expected in ((b"1", [b"a1", b"b"]), (b"2", [b"c2"])):
+            await trio.testing.wait_all_tasks_blocked()
+            replies[-1].resolve(body)
+            for answered in expected:
+                assert await answer(stream, held) == (200, answered)
+        assert len(replies) == 2
+        # Idle again, and served again.
+        await stream.send_all(call("Echo", b"still there"))
+        assert await answer(stream, held) == (200, b"still there")
+
+
+async def test_failed_answer_is_told():
+    async with serving() as served:
+        stream = await served.connect()
+        await stream.send_all(call("PutItem", b"a"))
+        await trio.testing.wait_all_tasks_blocked()
+        served.operations.replies[0].fail(ConditionFailed(b"{}"))
+        assert (await answer(stream, bytearray()))[0] == 400
+
+
+async def test_client_that_leaves_while_an_operation_waits_harms_nobody():
+    async with serving() as served:
+        stream = await served.connect()
+        await stream.send_all(call("PutItem", b"a"))
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        served.operations.replies[0].resolve(b"1")
+        other = await served.connect()
+        await other.send_all(call("Echo", b"here"))
+        assert await answer(other, bytearray()) == (200, b"here")
+
+
+async def test_stopping_waits_for_an_operation_that_waits():
+    async with serving() as served:
+        stream = await served.connect()
+        await stream.send_all(call("PutItem", b"a"))
+        await trio.testing.wait_all_tasks_blocked()
+        served.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        served.operations.replies[0].resolve(b"1")
+        assert await answer(stream, bytearray()) == (200, b"a1")
+        assert await stream.receive_some() == b""
+
+
+async def test_stopping_tells_an_operation_that_never_ends(fast_clock):
+    async with serving(shutdown_seconds=1) as served:
+        stream = await served.connect()
+        await stream.send_all(call("PutItem", b"a"))
+        await trio.testing.wait_all_tasks_blocked()
+        served.stopping.set()
+        assert (await answer(stream, bytearray()))[0] == 500
+        await served.returned.wait()
+        served.operations.replies[0].resolve(b"too late")
 
 
 async def test_bug_in_a_quick_operation_is_told_and_ends_the_server(caplog):
