@@ -22,7 +22,12 @@ G1c           ww and wr
 G-single      one rw: a read of half a transaction
 G2            several rw: write skew
 -realtime     the same, with the help of real time
+lost          an acknowledged append is not there
+half applied  at rest, a part of a transaction is not there
 ============  ==========================================
+
+``version_orders.py`` finds what needs no cycle of operations: incompatible orders, duplicates,
+phantoms, cyclic versions.
 """
 
 from __future__ import annotations

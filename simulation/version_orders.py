@@ -8,10 +8,12 @@ deletion is a version of its own; who reads nothing knows which only if nobody c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from .cycles import shortest_cycle
 from .transaction_history import Anomaly, Operation, Status, show
 
 INITIAL = "nothing yet"
@@ -145,7 +147,29 @@ def _register_order(key: str, touching: Sequence[Operation]) -> RegisterOrder:
         older, newer = spans[before.name][1], spans[after.name][0]
         if older != newer:
             pairs[older, newer] = None
+    _check_order(key, list(pairs), touching)
     return RegisterOrder(key, writers, readers, list(pairs))
+
+
+def _check_order(key: str, pairs: Sequence[tuple[str, str]], touching: Sequence[Operation]) -> None:
+    """Raise Anomaly if a register's version came before and after another."""
+    versions_in_order = dict.fromkeys(itertools.chain.from_iterable(pairs))
+    numbers = {version: number for number, version in enumerate(versions_in_order)}
+    graph: dict[int, list[int]] = {number: [] for number in numbers.values()}
+    for older, newer in pairs:
+        graph[numbers[older]].append(numbers[newer])
+    cycle = shortest_cycle(graph)
+    if cycle is not None:
+        names = list(numbers)
+        versions = [names[number] for number in cycle]
+        lines = [f"{key} was {', then '.join([*versions, versions[0]])}"]
+        lines += [
+            f"    {operation}"
+            for operation in touching
+            if operation.reads.get(key) in versions
+            or (key in operation.puts and _made(key, operation) in versions)
+        ]
+        raise Anomaly("cyclic versions", "\n".join(lines))
 
 
 def _made(key: str, operation: Operation) -> str:
