@@ -6,6 +6,11 @@ loose on it until the next SIGKILL at a random moment. Every second start has sm
 kills also hit rolling segments, compactions, flushes and trims; every tenth round begins with kills
 while the server starts. At the end ``millstream scrub`` must be content.
 
+There are two workloads. *items* is single writes and batches on a table with indexes (``load``),
+*transactions* moves money between accounts in two tables of two partitions each (``transfers``):
+the total must be kept, every acknowledged transaction be wholly there and every other wholly there
+or not at all, no item may stay held, and a repeated token must do nothing twice.
+
 With three log directories, one of them is missing now and then for a round, and comes back as it
 was: what the others hold must do, and what it holds must not count. ``--million`` measures the
 restart with a million items in the tree.
@@ -28,14 +33,81 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .load import TABLE, Connection, Key, State, Writer, create_table, run_writers, verify
 from .server import Server, ServerFailed
+from .transfers import Bank
 
 WRITERS = 8
 RESTART_SECONDS_MAX = 2.0
 SETTINGS = ("leveldb", "segments", "leveldb x 3", "segments x 3")
+WORKLOADS = ("items", "transactions")
+# What a transaction adds is the same in every log; one of each kind is enough by default.
+TRANSACTION_SETTINGS = ("leveldb", "segments x 3")
+
+
+class Worker(Protocol):
+    """A client's thread: what it did and found, once it is joined."""
+
+    acknowledged: int
+    wrong: list[str]
+
+    def join(self) -> None: ...
+
+
+class Workload(Protocol):
+    """What is done to the server between kills, and what must be found after them."""
+
+    #: What the server is told besides.
+    arguments: tuple[str, ...]
+    #: How many things were in doubt after the crashes until now.
+    doubtful: int
+
+    def create(self, endpoint: str) -> None:
+        """Make the tables."""
+        ...
+
+    def start(self, endpoint: str, stop: threading.Event, phase: int) -> Sequence[Worker]:
+        """Have clients work until ``stop`` is set or the server is gone."""
+        ...
+
+    def verify(self, endpoint: str) -> tuple[int, list[str]]:
+        """How many items a server holds that has just come up, and what is wrong there."""
+        ...
+
+    def note(self) -> str:
+        """What else is worth saying at the end; may be empty."""
+        ...
+
+
+class Items:
+    """Single writes and batches by eight writers, on a table with indexes."""
+
+    arguments: tuple[str, ...] = ()
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._beliefs: list[dict[Key, list[State]]] = [{} for _ in range(WRITERS)]
+        self.doubtful = 0
+
+    def create(self, endpoint: str) -> None:
+        create_table(endpoint)
+
+    def start(self, endpoint: str, stop: threading.Event, phase: int) -> Sequence[Worker]:
+        return run_writers(
+            lambda number: Writer(
+                number, endpoint, self._seed, self._beliefs[number], stop, phase=phase
+            ),
+            WRITERS,
+        )
+
+    def verify(self, endpoint: str) -> tuple[int, list[str]]:
+        self.doubtful += sum(len(states) > 1 for each in self._beliefs for states in each.values())
+        return verify(endpoint, self._beliefs)
+
+    def note(self) -> str:
+        return ""
 
 
 class Outcome:
@@ -57,20 +129,28 @@ class Outcome:
 
 
 class Crasher:
-    """Kills the server of one setting. ``say`` receives a line for each round."""
+    """Kills the server of one setting under one workload."""
 
-    def __init__(self, setting: str, seed: int, *, rounds_seconds: tuple[float, float]) -> None:
-        self.outcome = Outcome(setting)
+    def __init__(
+        self,
+        setting: str,
+        seed: int,
+        *,
+        rounds_seconds: tuple[float, float],
+        workload: str = "items",
+    ) -> None:
+        self.outcome = Outcome(title_of(setting, workload))
+        self._setting = setting
         self._random = random.Random(f"{seed}/{setting}")
-        self._seed = seed
         self._rounds_seconds = rounds_seconds
-        self._beliefs: list[dict[Key, list[State]]] = [{} for _ in range(WRITERS)]
+        self._workload: Workload = Bank(seed) if workload == "transactions" else Items(seed)
 
     def run(self, folder: Path, kills: int, progress: Progress) -> Outcome:
         """``kills`` rounds on a data directory in ``folder``; ends at the first thing wrong."""
         outcome = self.outcome
-        engine, _, copies = outcome.setting.partition(" x ")
+        engine, _, copies = self._setting.partition(" x ")
         arguments = ["--data", str(folder / "data"), "--log-engine", engine]
+        arguments += self._workload.arguments
         directories = [folder / f"copy-{number}" for number in range(int(copies or 0))]
         if directories:
             arguments += ["--log-dirs", ",".join(map(str, directories))]
@@ -98,34 +178,28 @@ class Crasher:
         for directory in directories:
             if not (directory.is_dir() and any(directory.iterdir())):
                 outcome.wrong.append(f"{directory} is empty: the log is not replicated")
+        outcome.note = self._workload.note()
         return outcome
 
     def _round(self, server: Server, number: int, *, is_last: bool) -> None:
-        outcome = self.outcome
+        outcome, workload = self.outcome, self._workload
         seconds = server.start()
         if number == 0:
-            create_table(server.endpoint)
+            workload.create(server.endpoint)
         else:
             outcome.restarts.append(seconds)
-        outcome.doubtful += sum(
-            len(states) > 1 for each in self._beliefs for states in each.values()
-        )
-        outcome.items, wrong = verify(server.endpoint, self._beliefs)
+        outcome.items, wrong = workload.verify(server.endpoint)
+        outcome.doubtful = workload.doubtful
         outcome.wrong += wrong
         if wrong or is_last:
             return
         stop = threading.Event()
-        writers = run_writers(
-            lambda writer: Writer(
-                writer, server.endpoint, self._seed, self._beliefs[writer], stop, phase=number
-            ),
-            WRITERS,
-        )
+        workers = workload.start(server.endpoint, stop, number)
         time.sleep(self._random.uniform(*self._rounds_seconds))
         server.kill()
         outcome.kills += 1
         stop.set()
-        for each in writers:
+        for each in workers:
             each.join()
             outcome.acknowledged += each.acknowledged
             outcome.wrong += each.wrong
@@ -146,6 +220,11 @@ class Crasher:
             time.sleep(self._random.uniform(0.05, 0.8))
             server.kill()
             self.outcome.kills_while_starting += 1
+
+
+def title_of(setting: str, workload: str) -> str:
+    """How a setting is called under a workload; *items* needs no mention."""
+    return setting if workload == "items" else f"{setting}, {workload}"
 
 
 def scrub(data: Path, log_directories: Sequence[Path]) -> list[str]:
@@ -260,7 +339,7 @@ class Progress:
         self._steps += 1
         restart = f"{outcome.restarts[-1] * 1000:4.0f} ms" if outcome.restarts else "  new  "
         line = (
-            f"  {self._title:<13} {outcome.kills:3}/{self._total - 1} kills   up in {restart}   "
+            f"  {self._title:<26} {outcome.kills:3}/{self._total - 1} kills   up in {restart}   "
             f"{outcome.acknowledged:7,} acknowledged, {outcome.doubtful:4} in doubt, nothing lost"
         )
         self._show(line, self._steps, outcome.kills)
@@ -271,7 +350,7 @@ class Progress:
         if self._is_terminal and now - self._shown > 0.2:
             self._shown = now
             rate = 4 * written / (now - self._began)
-            print(f"\r  {self._title:<13} {4 * written:>9,} items, {rate:,.0f}/s ", end="")
+            print(f"\r  {self._title:<26} {4 * written:>9,} items, {rate:,.0f}/s ", end="")
             sys.stdout.flush()
 
     def _show(self, line: str, step: int, kills: int) -> None:
@@ -290,14 +369,14 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     """The figures of every setting, and what was wrong."""
     print()
     print(
-        f"{'log':<24}{'kills':>7}{'starting':>10}{'copy away':>11}{'acknowledged':>14}"
+        f"{'log':<26}{'kills':>7}{'starting':>10}{'copy away':>11}{'acknowledged':>14}"
         f"{'in doubt':>10}{'items':>11}{'restart ms p50, max':>21}  verdict"
     )
     for outcome in outcomes:
         restarts = sorted(outcome.restarts) or [0.0]
         middle, worst = restarts[len(restarts) // 2] * 1000, restarts[-1] * 1000
         print(
-            f"{outcome.setting:<24}{outcome.kills:>7}{outcome.kills_while_starting:>10}"
+            f"{outcome.setting:<26}{outcome.kills:>7}{outcome.kills_while_starting:>10}"
             f"{outcome.absences:>11}{outcome.acknowledged:>14,}{outcome.doubtful:>10}{outcome.items:>11,}"
             f"{middle:>13.0f},{worst:>7.0f}  {'FAILED' if outcome.wrong else 'nothing lost'}"
         )
@@ -331,18 +410,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--log", action="append", choices=SETTINGS, help="only this log (may be repeated)"
     )
+    parser.add_argument(
+        "--workload",
+        action="append",
+        choices=WORKLOADS,
+        help="only this workload (may be repeated)",
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="the longest load before a kill")
     parser.add_argument("--million", action="store_true", help="and time a restart with 1 M items")
     parser.add_argument("--items", type=int, default=1_000_000, help="how many --million loads")
     found = parser.parse_args(arguments)
-    print(f"SIGKILL under load by {WRITERS} writers, seed {found.seed}")
+    print(f"SIGKILL under load by {WRITERS} clients, seed {found.seed}")
     outcomes = []
-    for setting in found.log or SETTINGS:
+    runs = [
+        (setting, workload)
+        for workload in found.workload or WORKLOADS
+        for setting in found.log or (SETTINGS if workload == "items" else TRANSACTION_SETTINGS)
+    ]
+    for setting, workload in runs:
         keep: list[bool] = []
         with working_folder(keep) as folder:
-            progress = Progress(setting, found.kills + 1)
+            progress = Progress(title_of(setting, workload), found.kills + 1)
             span = (min(0.1, found.seconds), found.seconds)
-            crasher = Crasher(setting, found.seed, rounds_seconds=span)
+            crasher = Crasher(setting, found.seed, rounds_seconds=span, workload=workload)
             outcomes.append(crasher.run(folder, found.kills, progress))
             progress.end()
             keep.append(bool(outcomes[-1].wrong))
