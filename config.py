@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origin: tuple[str, ...] = ()
     log_engine: str = "auto"
     log_dirs: tuple[str, ...] = ()
+    adopt_log_dirs: bool = False
     partitions_per_table: int = 1
     memtable_bytes: int = 16 * 1024 * 1024
     max_connections: int = 1024
@@ -206,6 +207,11 @@ SETTINGS: tuple[Setting, ...] = (
         many=True,
     ),
     Setting(
+        "adopt_log_dirs", "", _switch,
+        "take empty log directories as new copies in the place of lost ones; give it once",
+        is_switch=True,
+    ),
+    Setting(
         "partitions_per_table", "COUNT", _whole(1, PARTITIONS_PER_TABLE_MAX),
         "partitions of a newly created table",
     ),
@@ -264,6 +270,8 @@ def check(settings: Settings) -> None:
         )
     if settings.in_memory and settings.log_dirs:
         raise ConfigurationError("log_dirs: an in-memory database keeps no log directories")
+    if settings.adopt_log_dirs and not settings.log_dirs:
+        raise ConfigurationError("adopt_log_dirs: there are no log directories to adopt")
     if settings.in_memory and settings.log_engine != "auto":
         raise ConfigurationError("log_engine: an in-memory database keeps no log files")
     if settings.in_memory == (settings.data is not None):

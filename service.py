@@ -53,6 +53,7 @@ async def run_service(
             node_settings,
             log_engine=settings.log_engine,
             log_directories=settings.log_dirs,
+            adopt_empty=settings.adopt_log_dirs,
             host=host,
         ) as node:
             name = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -52,9 +52,13 @@ async def open_node(
     *,
     log_engine: str = "auto",
     log_directories: Sequence[str] = (),
+    adopt_empty: bool = False,
     host: Host | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on the data directory ``path``, made if absent; None: in memory.
+
+    ``adopt_empty`` makes empty log directories copies, in the place of ones that are lost. It is
+    for an operator to say: an empty directory may also be a disk that is not mounted.
 
     Raises:
         DirectoryInUse: another process serves it.
@@ -77,7 +81,9 @@ async def open_node(
         made = disk.exists(marker)
         if made and disk.read_file(marker) != FORMAT:
             raise WrongFormat(f"{path} was not made by this version of millstream")
-        engine = _open_log(host, path, log_engine, log_directories, made=made)
+        engine = _open_log(
+            host, path, log_engine, log_directories, made=made, adopt_empty=adopt_empty
+        )
         try:
             store = _open_trees(disk, tree_paths(path, log_directories), engine, made=made)
         except BaseException:
@@ -104,7 +110,13 @@ def tree_paths(path: str, log_directories: Sequence[str]) -> list[str]:
 
 
 def _open_log(
-    host: Host, path: str, kind: str, log_directories: Sequence[str], *, made: bool
+    host: Host,
+    path: str,
+    kind: str,
+    log_directories: Sequence[str],
+    *,
+    made: bool,
+    adopt_empty: bool,
 ) -> LogEngine:
     paths = log_paths(path, log_directories)
     if kind == "auto":
@@ -121,6 +133,7 @@ def _open_log(
         kind,
         run_all=run_all,
         new_set_id=None if made else host.entropy.token_bytes(8).hex(),
+        adopt_empty=made and adopt_empty,
     )
 
 
@@ -139,7 +152,7 @@ def _open_trees(
 ) -> TreeStore:
     """The tree, or both of its copies; one that is lost is made anew from the other."""
     if not made:
-        stores = [open_lmdb(path, create=True) for path in paths]
+        stores = [_make_tree(disk, path) for path in paths]
     elif len(paths) == 1:
         stores = [open_lmdb(paths[0])]
     else:
@@ -148,6 +161,19 @@ def _open_trees(
         return stores[0]
     behind, ahead = sorted(stores, key=flushes_of)
     return MirroredStore(behind, ahead)
+
+
+def _make_tree(disk: Disk, path: str) -> LmdbStore:
+    """A new tree, or the one that an unfinished start has left.
+
+    A power cut may leave one that cannot be opened. Nothing was promised of it; it is put aside.
+    """
+    try:
+        return open_lmdb(path, create=True)
+    except Corrupt as error:
+        logger.warning("an unfinished tree in %s is put aside: %s", path, error)
+        disk.rename(path, _unused(disk, f"{path}.unfinished"))
+        return open_lmdb(path, create=True)
 
 
 def _open_copies(disk: Disk, paths: Sequence[str], engine: LogEngine) -> list[LmdbStore]:

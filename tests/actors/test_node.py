@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from millstream.errors import (
 )
 from millstream.model.schema import Projection, Status, TableChange
 from millstream.storage.commands import Refused, Written
+from millstream.storage.log import ReplicatedLogEngine
 
 from .conftest import bodies, caught_up, delete, index, make_table, put, until_active
 
@@ -284,3 +286,28 @@ async def test_a_tree_that_was_away_for_long_is_made_again(tmp_path: Path) -> No
         found = node.tables.find("", "t")
         assert found is not None
         assert len(bodies(found)) == 4
+
+
+async def test_a_lost_log_directory_is_replaced_when_the_operator_says_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "data")
+    copies = tuple(str(tmp_path / name) for name in "abc")
+    options: dict[str, Any] = {"log_engine": "segments", "log_directories": copies}
+    async with open_node(path, NodeSettings(), **options) as node:
+        ref = await make_table(node)
+        await ref.write(put(ref, pk="kept"))
+    for lost in "abc":
+        shutil.rmtree(tmp_path / lost)
+        async with open_node(path, NodeSettings(), adopt_empty=True, **options) as node:
+            found = node.tables.find("", "t")
+            assert found is not None
+            assert len(bodies(found)) == 1
+            engine = node.log_writer.engine
+            assert isinstance(engine, ReplicatedLogEngine)
+            await node.log_writer.change(lambda engine=engine: list(iter(engine.heal, False)))  # type: ignore[misc]
+
+
+async def test_an_unfinished_tree_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "data" / "tree").mkdir(parents=True)
+    (tmp_path / "data" / "tree" / "data.mdb").write_bytes(b"\xff" * 16384)
+    async with open_node(str(tmp_path / "data"), NodeSettings()) as node:
+        await make_table(node)
