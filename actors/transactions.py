@@ -146,7 +146,7 @@ class Coordinator:
         #: Transactions that a task is working on; recovery leaves them alone.
         self._active: set[str] = set()
         #: What keeps callers waiting although they are cancelled.
-        self._shields: set[trio.CancelScope] = set()
+        self._shields: dict[trio.CancelScope, None] = {}
         #: Client token -> the hash of the request that is under way with it.
         self._running: dict[str, bytes] = {}
         #: Set when transactions run that recovery may have to end.
@@ -174,12 +174,12 @@ class Coordinator:
             used = Token(token, request_hash, self._now_ms())
             self._running[token] = request_hash
         shield = trio.CancelScope(shield=True)
-        self._shields.add(shield)
+        self._shields[shield] = None
         try:
             with shield:
                 return await self._write(_parts(actions), len(actions), used)
         finally:
-            self._shields.discard(shield)
+            del self._shields[shield]
             if token is not None:
                 del self._running[token]
         raise OutcomeUnknown("The node has ended")
@@ -196,6 +196,10 @@ class Coordinator:
             if running != request_hash:
                 raise IdempotentParameterMismatch(_MISMATCH)
             raise TransactionInProgress("Transaction is in progress")
+        return self._was_used(token, request_hash)
+
+    def _was_used(self, token: str, request_hash: bytes) -> bool:
+        """Whether some partition remembers the token, for the same request."""
         key = token.encode()
         data = self._btree.get(TOKEN_TREE, key)
         if data is None:
@@ -237,6 +241,11 @@ class Coordinator:
                 if isinstance(part.result, MillstreamError):
                     raise _nothing_changed(part.result)
             return Outcome(False, _gathered(parts, count))
+        if token is not None and self._was_used(token.token, token.request_hash):
+            # An earlier attempt was left in the middle, and recovery has committed it meanwhile:
+            # its end lies before our promise in each partition's log, so it is known by now.
+            self._tell_nowait(transaction, parts)
+            return Outcome(True, (), replayed=True)
         timestamp = max(promise.bound for promise in promises)
         decision = await self._decide(transaction, Decision(timestamp, token))
         if buggify("coordinator dies after the decision"):
@@ -377,6 +386,9 @@ class Coordinator:
                 decision = await self._decide(transaction, Decision(None, None))
                 if await self._tell(transaction, decision, actors):
                     self._forget(transaction)
+            except CoordinatorDied:
+                self._used.set()
+                continue
             finally:
                 self._active.discard(transaction)
             logger.info(
@@ -403,6 +415,8 @@ class Coordinator:
             nursery.start_soon(self._sweep_tokens)
 
     async def _watch(self) -> None:
+        # What the start's recovery has left, if anything.
+        self._used.set()
         while True:
             await self._used.wait()
             self._used = trio.Event()

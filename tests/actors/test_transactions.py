@@ -408,3 +408,35 @@ async def test_nobody_waits_for_a_node_that_has_ended(tables: Any, node: Node) -
 async def _later(action: Any) -> None:
     await trio.testing.wait_all_tasks_blocked()
     action()
+
+
+async def test_a_retry_that_meets_the_end_of_its_first_attempt_does_nothing(
+    node: Node, tables: Any, died: list[str]
+) -> None:
+    """Simulation seed 36: the token is not there yet when the retry begins."""
+    one, two = tables
+    actions = [(one, put(one, pk="a", v="1")), (two, put(two, pk="b", v="1"))]
+    died.append("coordinator dies after the decision")
+    with pytest.raises(OutcomeUnknown):
+        await transact(node, *actions, token="t", request_hash=b"h")
+    died.clear()
+    outcomes: list[Outcome] = []
+
+    async def retry() -> None:
+        outcomes.append(await transact(node, *actions, token="t", request_hash=b"h"))
+
+    assert node.coordinator is not None
+    decide = node.coordinator._tell
+
+    async def tell_and_retry(*arguments: Any) -> bool:
+        # The ends are proposed, and the retry's promises behind them, before either is answered.
+        nursery.start_soon(retry)
+        return await decide(*arguments)
+
+    async with trio.open_nursery() as nursery:
+        node.coordinator._tell = tell_and_retry  # type: ignore[method-assign]
+        await node.coordinator.recover()
+        node.coordinator._tell = decide  # type: ignore[method-assign]
+    assert [outcome.committed for outcome in outcomes] == [True]
+    assert outcomes[0].replayed
+    await two.write(put(two, pk="b", v="free"))
