@@ -21,13 +21,22 @@ from . import report
 from .chart import chart
 from .client import RequestFailed
 from .comparison import SETTLE_SECONDS, Comparison, Options, Sample
-from .servers import DYNALITE, DYNAMODB_LOCAL, MOTO, VARIABLES, NotInstalled, Ours, find_peers
-from .workloads import STANDARD, WORKLOADS
+from .servers import (
+    DYNALITE,
+    DYNAMODB_LOCAL,
+    MEMTABLE_BYTES,
+    MOTO,
+    VARIABLES,
+    Found,
+    NotInstalled,
+    Ours,
+    find_before,
+    find_peers,
+)
+from .workloads import GROUPS, STANDARD, WORKLOADS
 from .wrk import find_wrk
 
 DEFAULTS = Options()
-MEMTABLE_BYTES = 16 * 1024 * 1024
-"""A quarter of the default, so that a run of seconds pays for flushing to the tree."""
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -39,11 +48,12 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def _workloads(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
+    names = [name for word in text.split(",") for name in GROUPS.get(word, (word,))]
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {unknown}; there are {', '.join(WORKLOADS)}")
-    return names
+        there = ", ".join([*GROUPS, *WORKLOADS])
+        raise argparse.ArgumentTypeError(f"unknown: {unknown}; there are {there}")
+    return tuple(dict.fromkeys(names))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_workloads,
         default=STANDARD,
         metavar="NAMES",
-        help=f"any of {','.join(WORKLOADS)} (default: {','.join(STANDARD)})",
+        help=f"any of {','.join([*GROUPS, *WORKLOADS])} (default: {','.join(STANDARD)})",
     )
     add("--connections", type=numbers, default=DEFAULTS.connections, metavar="COUNTS")
     add("--rounds", type=int, default=DEFAULTS.rounds, help="medians are taken over these")
@@ -82,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"DynamoDBLocal.jar or its folder (or {VARIABLES[DYNAMODB_LOCAL]})",
     )
     add("--moto", metavar="PATH", help=f"moto_server or its folder (or {VARIABLES[MOTO]})")
-    add("--no-peers", action="store_true", help="millstream alone")
+    add("--no-peers", action="store_true", help="without other people's servers")
+    add("--before", type=Path, metavar="PATH", help="another checkout of millstream, compared too")
     add(
         "--directory",
         type=Path,
@@ -129,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     places = {DYNALITE: given.dynalite, DYNAMODB_LOCAL: given.dynamodb_local, MOTO: given.moto}
     try:
-        samples = _run(options, places, given.directory, given.no_peers)
+        before = [find_before(given.before)] if given.before is not None else []
+        samples = _run(options, places, given.directory, before, given.no_peers)
     except (NotInstalled, NodeFailed, RequestFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -160,10 +172,14 @@ def say(line: str) -> None:
 
 
 def _run(
-    options: Options, places: dict[str, str | None], directory: Path, alone: bool
+    options: Options,
+    places: dict[str, str | None],
+    directory: Path,
+    before: list[Found],
+    alone: bool,
 ) -> list[Sample]:
     directory.mkdir(parents=True, exist_ok=True)
-    peers = [] if alone else find_peers(places)
+    peers = before + ([] if alone else find_peers(places))
     for name in sorted(set(VARIABLES) - {peer.name for peer in peers}):
         say(f"without {name}: see docs/benchmarks.md for how to install it")
     say(f"requests are sent by {'wrk' if options.wrk else 'the Python client'}")

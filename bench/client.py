@@ -6,7 +6,8 @@ once, before any clock runs, and then sent to each of its servers in turn, so th
 the same bytes within seconds of each other. Per connection one request is under way at a time.
 
 Every answer is checked to be a 200 of at least the right length. A throttled request, or a batch
-that was taken in part, is sent again and counted; any other answer ends the run.
+that was taken in part, is sent again and counted; a transfer of money that is refused because of a
+conflict is counted and not sent again; any other answer ends the run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 import msgspec
 
 from .processes import busy_seconds, usage
-from .workloads import Operation, Plan, operations
+from .workloads import WORKLOADS, Operation, Plan, operations
 
 SILENCE_SECONDS_MAX = 60.0
 THROTTLED_PAUSE_SECONDS = 0.005
@@ -55,7 +56,8 @@ class Job(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """One server's run. ``cpu_before_seconds`` and ``cpu_after_seconds`` are readings of the
     process tree's clock; latencies are in seconds, of whole operations. ``others_share`` is the
-    share of all cores that went to neither server nor client, which is noise: None if unknown."""
+    share of all cores that went to neither server nor client, which is noise: None if unknown.
+    ``refused`` of the operations met a conflict, and did nothing."""
 
     operations: int
     elapsed_seconds: float
@@ -67,6 +69,7 @@ class Outcome(msgspec.Struct, frozen=True):
     p99_seconds: float
     throttled: int
     others_share: float | None = None
+    refused: int = 0
 
 
 def answer_end(data: bytes | bytearray) -> tuple[int, int]:
@@ -127,8 +130,15 @@ class _Connection:
 class _Run:
     """One server's run over one list or stream of operations."""
 
-    def __init__(self, port: int, source: Iterator[Operation], seconds: float | None) -> None:
+    def __init__(
+        self,
+        port: int,
+        source: Iterator[Operation],
+        seconds: float | None,
+        may_be_refused: bool = False,
+    ) -> None:
         self._port = port
+        self._may_be_refused = may_be_refused
         self._source = source
         self._seconds = seconds
         self._selector = selectors.DefaultSelector()
@@ -136,6 +146,7 @@ class _Run:
         self._deadline = 0.0
         self.latencies: list[float] = []
         self.throttled = 0
+        self.refused = 0
 
     def run(self, connections: int) -> float:
         """Seconds from the first request to the last answer."""
@@ -184,7 +195,11 @@ class _Run:
         if not end:
             return
         request, bytes_min = connection.operation[connection.step]
-        again = _must_be_sent_again(answer, start, end, bytes_min)
+        if self._may_be_refused and _is_conflict(answer, start, end):
+            self.refused += 1
+            again = False
+        else:
+            again = _must_be_sent_again(answer, start, end, bytes_min)
         if b"\r\nconnection: close" in bytes(answer[:start]).lower():
             self._selector.unregister(connection.socket)
             connection.socket.close()
@@ -202,6 +217,14 @@ class _Run:
         self._active -= 1
         self.latencies.append(time.perf_counter() - connection.began)
         self._next(connection)
+
+
+def _is_conflict(answer: bytearray, start: int, end: int) -> bool:
+    """Whether a transaction was cancelled for no other reason than another transaction."""
+    if answer[9:12] != b"400":
+        return False
+    body = bytes(answer[start:end])
+    return b"TransactionConflict" in body and b"ConditionalCheckFailed" not in body
 
 
 def _must_be_sent_again(answer: bytearray, start: int, end: int, bytes_min: int) -> bool:
@@ -247,10 +270,15 @@ def _own_seconds() -> float:
 
 
 def measure(
-    server: Server, source: Iterator[Operation], connections: int, seconds: float | None
+    server: Server,
+    source: Iterator[Operation],
+    connections: int,
+    seconds: float | None,
+    *,
+    may_be_refused: bool = False,
 ) -> Outcome:
     """Run ``source`` against one server."""
-    run = _Run(server.port, source, seconds)
+    run = _Run(server.port, source, seconds, may_be_refused)
     noise = Noise()
     before = usage(server.pid)
     elapsed = run.run(connections)
@@ -268,6 +296,7 @@ def measure(
         p99_seconds=percentile(run.latencies, 0.99),
         throttled=run.throttled,
         others_share=others_share,
+        refused=run.refused,
     )
 
 
@@ -279,7 +308,12 @@ def work(job: Job) -> list[Outcome]:
         return [measure(job.servers[0], source, job.connections, None)]
     ready = list(source)
     gc.freeze()
-    return [measure(server, iter(ready), job.connections, job.seconds) for server in job.servers]
+    workload = WORKLOADS.get(job.plan.workload)
+    may_be_refused = workload is not None and workload.accounts is not None
+    return [
+        measure(server, iter(ready), job.connections, job.seconds, may_be_refused=may_be_refused)
+        for server in job.servers
+    ]
 
 
 def main() -> int:

@@ -21,7 +21,8 @@ from . import wrk
 from .client import Job, Outcome, RequestFailed, Server
 from .processes import usage
 from .servers import prepare
-from .workloads import STANDARD, WORKLOADS, Maker, Plan
+from .transfers import check_total, knows, open_accounts
+from .workloads import STANDARD, TRANSFER_CONNECTIONS, WORKLOADS, Maker, Plan
 
 FILL_CONNECTIONS = 16
 # A node flushes at the latest five seconds after a commit (NodeSettings).
@@ -60,6 +61,7 @@ class Sample(msgspec.Struct, frozen=True):
     rss_anonymous_bytes: int | None
     throttled: int
     others_share: float | None
+    refused: int = 0
 
     @property
     def cpu_us(self) -> float:
@@ -103,6 +105,8 @@ class Comparison:
         self._first = options.records
         #: Per server, the run whose deferred work is still being done.
         self._open: dict[str, tuple[str, int, Outcome]] = {}
+        #: Workload -> the servers that know its operation.
+        self._able: dict[str, tuple[Server, ...]] = {}
         self.samples: list[Sample] = []
 
     def run(self) -> list[Sample]:
@@ -113,19 +117,33 @@ class Comparison:
             fill(server, 0, options.records, options.seed)
         return self.measure()
 
+    def _prepare(self) -> None:
+        """Find out who knows what, and open the accounts that money is transferred between."""
+        for name in self._options.workloads:
+            workload = WORKLOADS[name]
+            able = [server for server in self._servers if not workload.is_optional or knows(server)]
+            for server in self._servers:
+                if server not in able:
+                    self._say(f"{name}: without {server.name}, which does not know the operation")
+            self._able[name] = tuple(able)
+        transfers = [n for n in self._options.workloads if WORKLOADS[n].accounts is not None]
+        for server in self._able[transfers[0]] if transfers else ():
+            open_accounts(server)
+
     def measure(self) -> list[Sample]:
         """Warm up and measure, on tables that are full."""
         options = self._options
+        self._prepare()
         if options.warm_up_seconds:
             self._say("warming up")
             for workload in options.workloads:
-                self._job(workload, max(options.connections), options.warm_up_seconds)
+                self._job(workload, max(self._connections(workload)), options.warm_up_seconds)
         for workload in options.workloads:
-            for connections in options.connections:
+            for connections in self._connections(workload):
                 self._say(f"{WORKLOADS[workload].title}; connections: {connections}")
                 for _ in range(options.rounds):
                     outcomes = self._job(workload, connections, options.seconds)
-                    for server, outcome in zip(self._servers, outcomes):
+                    for server, outcome in zip(self._able[workload], outcomes, strict=True):
                         self._close(server, outcome.cpu_before_seconds)
                         self._open[server.name] = (workload, connections, outcome)
         time.sleep(options.settle_seconds)
@@ -133,13 +151,25 @@ class Comparison:
             self._close(server, usage(server.pid).cpu_seconds)
         return self.samples
 
+    def _connections(self, workload: str) -> tuple[int, ...]:
+        """How many there are is part of what transfers measure."""
+        is_transfer = WORKLOADS[workload].accounts is not None
+        return (TRANSFER_CONNECTIONS,) if is_transfer else self._options.connections
+
     def _job(self, workload: str, connections: int, seconds: float) -> list[Outcome]:
         options = self._options
+        servers = self._able[workload]
         plan = Plan(workload, options.records, options.seed, self._first, options.uniform)
         # New keys every time: an insert must insert, a repeated request might meet a cache.
         self._first += options.operations
-        job = Job(plan, self._servers, connections, options.operations, seconds)
-        return wrk.work(job, options.wrk) if options.wrk is not None else run_job(job)
+        job = Job(plan, servers, connections, options.operations, seconds)
+        if WORKLOADS[workload].accounts is None:
+            return wrk.work(job, options.wrk) if options.wrk is not None else run_job(job)
+        # wrk takes a refusal for an error.
+        outcomes = run_job(job)
+        for server in servers:
+            check_total(server)
+        return outcomes
 
     def _close(self, server: Server, cpu_seconds: float) -> None:
         if server.name not in self._open:
@@ -159,5 +189,6 @@ class Comparison:
                 rss_anonymous_bytes=outcome.rss_anonymous_bytes,
                 throttled=outcome.throttled,
                 others_share=outcome.others_share,
+                refused=outcome.refused,
             )
         )

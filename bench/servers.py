@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ OURS = "millstream"
 DYNALITE = "dynalite"
 DYNAMODB_LOCAL = "DynamoDB Local"
 MOTO = "moto"
+BEFORE = "millstream before"
+MEMTABLE_BYTES = 16 * 1024 * 1024
+"""A quarter of the largest, so that a run of seconds pays for flushing to the tree."""
 VARIABLES = {
     DYNALITE: "MILLSTREAM_BENCH_DYNALITE",
     DYNAMODB_LOCAL: "MILLSTREAM_BENCH_DYNAMODB_LOCAL",
@@ -153,6 +157,35 @@ def find_peers(
         elif place is not None:
             raise NotInstalled(f"there is no {name} at {place}")
     return found
+
+
+def find_before(place: Path) -> Found:
+    """Another checkout of millstream, served as ours is: on a disk, verifying signatures.
+
+    ``place`` is the checkout, or a folder that holds it as ``millstream``. Raises NotInstalled.
+    """
+    place = place.resolve()
+    if not (place / "millstream" / "__init__.py").is_file():
+        if not (place / ".types" / "millstream" / "__init__.py").is_file():
+            raise NotInstalled(f"there is no package millstream in {place}")
+        place = place / ".types"
+
+    def start(directory: Path) -> Peer:
+        directory.mkdir(parents=True, exist_ok=True)
+        credentials = directory / "credentials"
+        write_credentials(credentials)
+
+        def command(port: int) -> list[str]:
+            return [
+                "env", f"PYTHONPATH={place}", sys.executable, "-m", "millstream", "serve",
+                "--data", str(directory / "data"), "--credentials", str(credentials),
+                "--log-level", "warning", "--memtable-bytes", str(MEMTABLE_BYTES),
+                "--port", str(port),
+            ]  # fmt: skip
+
+        return Peer(BEFORE, command, directory, None)
+
+    return Found(BEFORE, start)
 
 
 def _find_dynalite(place: str | None) -> Found | None:

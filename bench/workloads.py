@@ -3,7 +3,9 @@
 After "Benchmarking Cloud Serving Systems with YCSB" (Cooper et al., SoCC 2010) and its core
 workloads: items of 1 KB in ten fields, keys drawn from a Zipf distribution with constant 0.99,
 scrambled so that popular keys are not neighbours. Two tables: ``usertable`` has a partition key
-only; ``scantable`` has a sort key and two kinds of collections, of 50 and of 100 items.
+only; ``scantable`` has a sort key and two kinds of collections, of 50 and of 100 items. Besides,
+transactions: of four puts of new items, and transfers of money between accounts, which are few on
+purpose (``transfers`` makes their tables).
 
 An *operation* is what YCSB counts: one or two requests made one after the other on a connection.
 Each request carries the least length of a right answer, so that a server which answers quickly
@@ -31,6 +33,14 @@ QUERY_ITEMS = 50
 SCAN_ITEMS_MAX = 100
 ZIPF_CONSTANT = 0.99
 BATCH_ITEMS = 25
+# Where the four puts of a transaction go.
+PUTS_IN_ONE_TABLE = (TABLE,) * 4
+PUTS_IN_TWO_TABLES = (TABLE, SCAN_TABLE) * 2
+ACCOUNT_TABLES = ("checking", "savings")
+TRANSFER_CONNECTIONS = 16
+TRANSFER_MAX = 100
+_PAY = '"UpdateExpression":"SET balance = balance - :a","ConditionExpression":"balance >= :a"'
+_RECEIVE = '"UpdateExpression":"SET balance = balance + :a"'
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 Request: TypeAlias = tuple[bytes, int]
@@ -182,6 +192,49 @@ class Maker:
         item = self.scan_item(collection, number + SCAN_ITEMS_MAX)
         return (self._request("PutItem", f'{{"TableName":"{SCAN_TABLE}","Item":{item}}}'),)
 
+    # Transactions. As from an SDK, each has a token of its own.
+
+    def transact(self) -> Operation:
+        """Four new items, all or none."""
+        return self._transact_puts(PUTS_IN_ONE_TABLE)
+
+    def transact_two_tables(self) -> Operation:
+        """The same, two of them in another table and so in another partition."""
+        return self._transact_puts(PUTS_IN_TWO_TABLES)
+
+    def _transact_puts(self, tables: tuple[str, ...]) -> Operation:
+        number = next(self._new)
+        puts = []
+        for place, table in enumerate(tables):
+            sort_key = f',"sk":{{"N":"{place}"}}' if table == SCAN_TABLE else ""
+            key = f'"pk":{{"S":"transaction{number:012}-{place}"}}{sort_key}'
+            puts.append(f'{{"Put":{{"TableName":"{table}","Item":{{{key}{self._fields()}}}}}}}')
+        return self._transaction(number, puts)
+
+    def transfer(self, accounts: int, tables: tuple[str, ...]) -> Operation:
+        """Money from one of so many accounts to another, in another table if there are several."""
+        if len(tables) == 1:
+            payer, payee = self._draw.sample(range(accounts), 2)
+        else:
+            # Even numbers are in the first table, odd ones in the second.
+            payer = self._draw.randrange(0, accounts, 2)
+            payee = self._draw.randrange(1, accounts, 2)
+            if self._draw.random() < 0.5:
+                payer, payee = payee, payer
+        amount = self._draw.randint(1, TRANSFER_MAX)
+        updates = [
+            f'{{"Update":{{"TableName":"{tables[number % len(tables)]}",'
+            f'"Key":{{"pk":{{"S":"account{number}"}}}},{expressions},'
+            f'"ExpressionAttributeValues":{{":a":{{"N":"{amount}"}}}}}}}}'
+            for number, expressions in ((payer, _PAY), (payee, _RECEIVE))
+        ]
+        return self._transaction(next(self._new), updates)
+
+    def _transaction(self, number: int, actions: list[str]) -> Operation:
+        token = f"{self.plan.seed}-{self.plan.workload}-{number}"
+        body = f'{{"TransactItems":[{",".join(actions)}],"ClientRequestToken":"{token}"}}'
+        return (self._request("TransactWriteItems", body),)
+
     # Filling the tables.
 
     def create_tables(self) -> list[bytes]:
@@ -220,14 +273,47 @@ class Maker:
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """A mix: with ``share`` of the operations made by ``often``, the rest by ``seldom``."""
+    """A mix: with ``share`` of the operations made by ``often``, the rest by ``seldom``.
+
+    ``accounts``: of which it transfers money, None if it does not; such a workload may be refused
+    because of a conflict (which is counted, and not tried again), and has 16 connections.
+    ``is_optional``: a server that does not know the operation is left out.
+    """
 
     name: str
     title: str
     often: Callable[[Maker], Operation]
     share: float = 1.0
     seldom: Callable[[Maker], Operation] | None = None
+    accounts: int | None = None
+    is_optional: bool = False
 
+
+def _transfers(accounts: int, tables: int) -> Workload:
+    def make(maker: Maker) -> Operation:
+        return maker.transfer(accounts, ACCOUNT_TABLES[:tables])
+
+    name = f"transfer{accounts}" + ("x2" if tables == 2 else "")
+    where = "in 2 tables" if tables == 2 else "in 1 table"
+    title = f"{name}: transfers between {accounts:,} accounts {where}"
+    return Workload(name, title, make, accounts=accounts, is_optional=True)
+
+
+TRANSFERS = tuple(_transfers(count, tables) for tables in (1, 2) for count in (10, 100, 1000))
+TRANSACTIONS = (
+    Workload(
+        "transact",
+        "transact: TransactWriteItems, 4 new items in 1 table",
+        Maker.transact,
+        is_optional=True,
+    ),
+    Workload(
+        "transact2",
+        "transact2: TransactWriteItems, 4 new items in 2 tables",
+        Maker.transact_two_tables,
+        is_optional=True,
+    ),
+)
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -242,9 +328,16 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Workload("query", "query: Query of 50 items", Maker.query),
         Workload("put", "put: PutItem, old items", Maker.overwrite),
+        *TRANSACTIONS,
+        *TRANSFERS,
     )
 }
 STANDARD = ("load", "A", "B", "C", "E", "F", "query")
+GROUPS = {
+    "standard": STANDARD,
+    "transactions": tuple(workload.name for workload in TRANSACTIONS),
+    "contention": tuple(workload.name for workload in TRANSFERS),
+}
 
 
 def operations(plan: Plan) -> Iterator[Operation]:

@@ -29,9 +29,26 @@ from millstream.bench.client import (
 from millstream.bench.client import work as work_python
 from millstream.bench.comparison import Sample, fill
 from millstream.bench.processes import usage, usage_from_ps
-from millstream.bench.servers import DYNALITE, DYNAMODB_LOCAL, OURS, NotInstalled, Ours, find_peers
+from millstream.bench.servers import (
+    BEFORE,
+    DYNALITE,
+    DYNAMODB_LOCAL,
+    OURS,
+    NotInstalled,
+    Ours,
+    find_before,
+    find_peers,
+)
 from millstream.bench.signing import Signer
-from millstream.bench.workloads import WORKLOADS, Maker, Plan, operations
+from millstream.bench.transfers import check_total, knows, open_accounts
+from millstream.bench.workloads import (
+    ACCOUNT_TABLES,
+    GROUPS,
+    WORKLOADS,
+    Maker,
+    Plan,
+    operations,
+)
 from millstream.bench.wrk import find_wrk
 from millstream.bench.wrk import work as work_wrk
 
@@ -47,6 +64,7 @@ def ours(tmp_path_factory):
     """A node that verifies signatures, with 60 records."""
     node = Ours(tmp_path_factory.mktemp("ours"))
     fill(node.server, 0, 60, seed=1)
+    open_accounts(node.server)
     yield node.server
     node.stop()
 
@@ -98,6 +116,43 @@ def test_every_workload_is_answered_by_a_server_that_verifies_signatures(ours):
     for name in WORKLOADS:
         (outcome,) = work_python(Job(Plan(name, 60, 1, 60), (ours,), 4, 8, 30.0))
         assert outcome.operations == 8, name
+    assert knows(ours)
+    check_total(ours)
+
+
+def test_money_that_comes_from_nowhere_is_noticed(ours):
+    def call(operation: str, member: str, more: dict) -> None:
+        members = {"TableName": ACCOUNT_TABLES[0], member: {"pk": {"S": "stranger"}, **more}}
+        request = Signer().request(operation, json.dumps(members).encode())
+        assert exchange(ours.port, request)[0] == 200
+
+    call("PutItem", "Item", {"balance": {"N": "1"}})
+    with pytest.raises(RequestFailed, match="together"):
+        check_total(ours)
+    call("DeleteItem", "Key", {})
+    check_total(ours)
+
+
+def test_transactions_of_four_puts_have_tokens_and_new_items():
+    made = [
+        body_of(each[0][0]) for each in itertools.islice(operations(Plan("transact2", 9, 1, 9)), 2)
+    ]
+    puts = [action["Put"] for body in made for action in body["TransactItems"]]
+    assert [put["TableName"] for put in puts[:4]] == ["usertable", "scantable"] * 2
+    assert len({put["Item"]["pk"]["S"] for put in puts}) == 8
+    assert len({body["ClientRequestToken"] for body in made}) == 2
+
+
+@pytest.mark.parametrize("name", GROUPS["contention"])
+def test_transfers_are_between_two_of_the_accounts(name):
+    workload = WORKLOADS[name]
+    for made in itertools.islice(operations(Plan(name, 9, 1, 9)), 50):
+        updates = [action["Update"] for action in body_of(made[0][0])["TransactItems"]]
+        keys = [int(update["Key"]["pk"]["S"].removeprefix("account")) for update in updates]
+        assert len(set(keys)) == 2
+        assert max(keys) < workload.accounts
+        tables = {update["TableName"] for update in updates}
+        assert len(tables) == (2 if name.endswith("x2") else 1)
 
 
 def test_a_wrong_signature_would_be_noticed(ours):
@@ -156,9 +211,10 @@ class Scripted:
                     if b"close" in answer:
                         break
 
-    def measure(self, count: int, bytes_min: int = 2):
+    def measure(self, count: int, bytes_min: int = 2, *, may_be_refused: bool = False):
+        source = iter([((b"request", bytes_min),)] * count)
         try:
-            return measure(self.server, iter([((b"request", bytes_min),)] * count), 1, None)
+            return measure(self.server, source, 1, None, may_be_refused=may_be_refused)
         finally:
             self._thread.join(5)
             self._listener.close()
@@ -194,6 +250,18 @@ def test_an_answer_that_says_nothing_is_found_out():
 def test_an_error_ends_the_run():
     with pytest.raises(RequestFailed, match="ValidationException"):
         Scripted(answer("400 Bad Request", '{"__type":"ValidationException"}')).measure(1)
+
+
+def test_a_conflict_is_counted_where_it_may_be():
+    conflict = answer(
+        "400 Bad Request",
+        '{"__type":"x#TransactionCanceledException","Message":"[TransactionConflict, None]"}',
+    )
+    scripted = Scripted(conflict, answer("200 OK", "{}"))
+    outcome = scripted.measure(2, may_be_refused=True)
+    assert (outcome.operations, outcome.refused) == (2, 1)
+    with pytest.raises(RequestFailed):
+        Scripted(conflict).measure(1)
 
 
 def test_percentiles_are_nearest_ranks():
@@ -292,6 +360,22 @@ def test_a_bar_that_is_met_is_met():
     assert [verdict.met for verdict in report.verdicts(table)] == [True]
 
 
+def test_transactions_have_a_rate_to_reach():
+    # The sample's rate is one a second.
+    (verdict,) = report.verdicts(report.rows([sample(OURS, "transact", 100.0)]))
+    assert not verdict.met
+    assert "1/s, each on the disk" in verdict.text
+
+
+def test_a_put_is_held_to_what_it_cost_before():
+    samples = [sample(OURS, "put", 104.0), sample(BEFORE, "put", 100.0)]
+    assert [verdict.met for verdict in report.verdicts(report.rows(samples))] == [True]
+    samples = [sample(OURS, "put", 106.0), sample(BEFORE, "put", 100.0)]
+    (verdict,) = report.verdicts(report.rows(samples))
+    assert not verdict.met
+    assert "106%" in verdict.text
+
+
 def test_a_busy_machine_is_told_of():
     assert report.noise([sample(OURS, "C", 1.0)]) == ""
     assert report.noise([sample(OURS, "C", 1.0, others_share=0.02)]) == ""
@@ -333,6 +417,21 @@ def test_the_comparison_runs_and_writes_its_results(tmp_path, capsys):
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [one["operations"] for one in results["samples"]] == [6, 6, 6, 6]
     assert {path.name for path in tmp_path.iterdir()} == {"chart.svg", "results.json", "table.md"}
+
+
+def test_another_checkout_is_compared(tmp_path, capsys):
+    root = Path(program.__file__).resolve().parents[1]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "millstream").symlink_to(root)
+    given = [*TINY, "--no-peers", "--client", "python", "--connections", "2", "--settle-seconds",
+             "0", "--workloads", "put,transfer10x2", "--before", str(tmp_path / "there"),
+             "--directory", str(tmp_path)]  # fmt: skip
+    assert program.main(given) in (0, 1)
+    printed = capsys.readouterr().out
+    assert "| millstream before |" in printed
+    assert "us before" in printed
+    with pytest.raises(NotInstalled, match="no package"):
+        find_before(tmp_path)
 
 
 def test_the_memory_program_runs(tmp_path, capsys, monkeypatch):
