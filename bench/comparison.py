@@ -21,7 +21,7 @@ from . import wrk
 from .client import Job, Outcome, RequestFailed, Server
 from .processes import usage
 from .servers import prepare
-from .transfers import check_total, knows, open_accounts
+from .transfers import check_total, open_accounts, why_not
 from .workloads import STANDARD, TRANSFER_CONNECTIONS, WORKLOADS, Maker, Plan
 
 FILL_CONNECTIONS = 16
@@ -119,13 +119,15 @@ class Comparison:
 
     def _prepare(self) -> None:
         """Find out who knows what, and open the accounts that money is transferred between."""
+        optional = [n for n in self._options.workloads if WORKLOADS[n].is_optional]
+        able = self._servers
+        for server in self._servers if optional else ():
+            reason = why_not(server)
+            if reason:
+                able = tuple(other for other in able if other is not server)
+                self._say(f"{', '.join(optional)}: without {server.name}, which {reason}")
         for name in self._options.workloads:
-            workload = WORKLOADS[name]
-            able = [server for server in self._servers if not workload.is_optional or knows(server)]
-            for server in self._servers:
-                if server not in able:
-                    self._say(f"{name}: without {server.name}, which does not know the operation")
-            self._able[name] = tuple(able)
+            self._able[name] = able if name in optional else self._servers
         transfers = [n for n in self._options.workloads if WORKLOADS[n].accounts is not None]
         for server in self._able[transfers[0]] if transfers else ():
             open_accounts(server)

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from .client import RequestFailed, Server, exchange
-from .servers import prepare
+from .servers import MOTO, prepare
 from .signing import Signer
 from .workloads import ACCOUNT_TABLES, BATCH_ITEMS
 
@@ -19,10 +19,14 @@ BALANCE = 1_000_000
 """More than any account can lose in a run: conditions hold, and only conflicts refuse."""
 
 
-def knows(server: Server) -> bool:
-    """Whether the server knows transactions at all."""
+def why_not(server: Server) -> str:
+    """What keeps the server from taking part in transactions; empty if nothing does."""
+    if server.name == MOTO:
+        return "answers 500 to transactions that meet, whatever their items"
     request = Signer().request("TransactWriteItems", b'{"TransactItems":[]}')
-    return b"UnknownOperation" not in exchange(server.port, request)[1]
+    if b"UnknownOperation" in exchange(server.port, request)[1]:
+        return "does not know the operation"
+    return ""
 
 
 def open_accounts(server: Server) -> None:
