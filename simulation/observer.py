@@ -3,6 +3,8 @@
 A global index may lag, but a partition of it never shows an older version of an item after a newer
 one, also not while it is being filled: readers would see writes undone. (Between two partitions of
 an index there is no order: an item that moves may be seen in both for a while, or in neither.)
+
+A partition's closed timestamp is a promise: no row that appears later is of a version at or below.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ import trio
 
 from ..actors.tables import TableRef
 from ..errors import ResourceNotFound
-from ..model.keys import hash_position
-from ..model.schema import GlobalIndex
+from ..model.keys import hash_position, hash_prefix
+from ..model.schema import GlobalIndex, Partition, Status
 from ..model.values import decode_item
 from ..storage.indexes import primary_key
 from .simulated_node import SimulatedNode
+
+_PARTITIONS_INTERVAL_SECONDS = 0.05
+_INDEXES_INTERVAL_SECONDS = 0.002
 
 
 class Observer:
@@ -23,14 +28,47 @@ class Observer:
 
     def __init__(self, node: SimulatedNode, interval_seconds: float) -> None:
         self._sim = node
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = max(interval_seconds, _INDEXES_INTERVAL_SECONDS)
         #: (index partition's log, item's key) -> the newest version seen there.
         self._newest: dict[tuple[str, bytes], int] = {}
-        #: Entries looked at.
+        #: Partition's log -> what it said was closed, and the versions that were there.
+        self._closed: dict[str, tuple[int, dict[bytes, int]]] = {}
+        #: Entries and rows looked at.
         self.looked_at = 0
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_at_indexes)
+            nursery.start_soon(self._look_at_partitions)
+
+    async def _look_at_partitions(self) -> None:
+        while True:
+            await trio.sleep(_PARTITIONS_INTERVAL_SECONDS)
+            node = self._sim.node
+            if node is not None:
+                for name in node.tables.names(""):
+                    ref = node.tables.find("", name)
+                    assert ref is not None
+                    if ref.table.status is Status.ACTIVE:
+                        for partition in ref.table.partitions:
+                            self._look_at_closed(ref, partition)
+
+    def _look_at_closed(self, ref: TableRef, partition: Partition) -> None:
+        low, high = hash_prefix(partition.low), hash_prefix(partition.last + 1)
+        actor = ref.partition_of(low)
+        closed, before = self._closed.get(partition.log_id, (0, {}))
+        now = {key: row.hlc for key, row in actor.rows(ref.table.tree, low, high)}
+        self.looked_at += len(now)
+        for key, version in now.items():
+            assert version > closed or before.get(key) == version, (
+                f"{closed} was closed in {ref.table.name}, and then a row of {version} appeared"
+            )
+        closed_now = actor.machine.closed_timestamp
+        assert closed_now >= closed, f"a closed timestamp went back from {closed} to {closed_now}"
+        self._closed[partition.log_id] = (closed_now, now)
+
+    async def _look_at_indexes(self) -> None:
         while True:
             await trio.sleep(self._interval_seconds)
             node = self._sim.node

@@ -72,6 +72,8 @@ class TransactionOptions(msgspec.Struct, frozen=True):
     tokens: float
     deaths: dict[str, float]
     crashes: dict[str, float]
+    #: Kind of operation -> how often, relatively.
+    weights: dict[str, int]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -163,6 +165,21 @@ COORDINATOR_STEPS = (
 )
 
 
+#: What clients of transactions do, and how often in most worlds. Each has a method by that name.
+_OPERATIONS = {
+    "write_anything": 35,
+    "write_optimistically": 12,
+    "write_askew": 8,
+    "read_several": 8,
+    "append": 10,
+    "read": 10,
+    "append_guarded": 6,
+    "put_or_delete": 8,
+    "transfer": 8,
+    "count_money": 6,
+}
+
+
 def draw_transaction_options(seed: int, rng: random.Random) -> Options:
     """The world of transactions of ``seed``: few items, many who want them."""
     world = draw_options(seed, rng)
@@ -191,6 +208,9 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
             tokens=rng.choice((0.0, 0.3, 0.8)),
             deaths={step: sometimes(0.5, 0.02, 0.2) for step in COORDINATOR_STEPS},
             crashes={step: sometimes(0.3, 0.005, 0.05) for step in COORDINATOR_STEPS},
+            weights={
+                kind: usual * rng.choice((0, 1, 1, 6)) for kind, usual in _OPERATIONS.items()
+            },
         ),
     )
 

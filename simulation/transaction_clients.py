@@ -61,7 +61,7 @@ _ATTEMPTS_MAX = 6
 #: Hashes of what a client asks for with its token, and of something else.
 _REQUEST, _ANOTHER = b"h" * 16, b"o" * 16
 #: Mean wait of a client that met somebody else's transaction.
-_PATIENCE_SECONDS = 0.5
+_PATIENCE_SECONDS = 0.2
 
 
 class TransactionTally:
@@ -138,25 +138,14 @@ class TransactionClient:
 
     async def run(self) -> None:
         """All operations, one after the other."""
-        kinds = {
-            self._mixed: 35,
-            self._optimistic: 12,
-            self._skewed: 8,
-            self._snapshot: 8,
-            self._single_append: 10,
-            self._single_read: 10,
-            self._single_guarded: 6,
-            self._single_register: 8,
-            self._transfer: 8,
-            self._count_money: 6,
-        }
+        kinds = {kind: weight for kind, weight in self._wanted.weights.items() if weight}
         for _ in range(self._options.operations):
             await trio.sleep(self._rng.expovariate(1 / self._options.think_seconds))
-            (operation,) = self._rng.choices(list(kinds), list(kinds.values()))
+            (kind,) = self._rng.choices([*kinds, "read"], [*kinds.values(), 1])
             node = await self._sim.ready()
             self._tally.operations += 1
             self._count += 1
-            await operation(node)
+            await getattr(self, kind)(node)
 
     async def open_accounts(self) -> None:
         """Return when every account is there."""
@@ -190,11 +179,11 @@ class TransactionClient:
         self._count += 1
         everything = [*self._places.lists, *self._places.registers]
         assert await self._read_together(node, everything), "somebody holds an item at rest"
-        assert await self._count_money(node), "somebody holds an account at rest"
+        assert await self.count_money(node), "somebody holds an account at rest"
 
     # Transactions.
 
-    async def _mixed(self, node: Node) -> None:
+    async def write_anything(self, node: Node) -> None:
         """Appends, puts, deletions and checks on anything."""
         places = [*self._places.lists, *self._places.lists, *self._places.registers]
         wanted = [self._any_action(node, place) for place in self._some(places)]
@@ -204,7 +193,7 @@ class TransactionClient:
         rng, maker = self._rng, self._maker(node, place)
         if place.kind == "list":
             if rng.random() < 0.8:
-                return self._append(maker, place)
+                return self._to_append(maker, place)
             return _Wanted(place, maker.check(place, None))
         if rng.random() < 0.2:
             return _Wanted(place, maker.delete(place), is_put=True)
@@ -215,7 +204,7 @@ class TransactionClient:
             put = msgspec.structs.replace(put, condition=condition_of(text))
         return _Wanted(place, put, put=value, is_put=True)
 
-    async def _optimistic(self, node: Node) -> None:
+    async def write_optimistically(self, node: Node) -> None:
         """Read together, then write if nothing has changed: by version, or by condition."""
         places = self._some(self._places.lists)
         rows = await self._read_together(node, places)
@@ -253,19 +242,17 @@ class TransactionClient:
             )
         return _Wanted(place, put, append=value, seen=seen, knows=True)
 
-    async def _skewed(self, node: Node) -> None:
+    async def write_askew(self, node: Node) -> None:
         """Two lists, one checked and the other appended to: what write skew is made of."""
-        if len(self._places.lists) < 2:
-            return
-        checked, written = self._rng.sample(self._places.lists[:3], 2)
+        checked, written = self._rng.sample(self._places.lists[:2], 2)
         maker = self._maker(node, checked)
         seen = seen_in(checked, _table(node, checked).get(maker.key(checked)))
         assert isinstance(seen, tuple)
         check = _Wanted(checked, maker.check(checked, seen), seen=seen, knows=True)
-        append = self._append(self._maker(node, written), written)
+        append = self._to_append(self._maker(node, written), written)
         await self._transact([check, append])
 
-    def _append(self, maker: Maker, place: Place) -> _Wanted:
+    def _to_append(self, maker: Maker, place: Place) -> _Wanted:
         value = self._value()
         return _Wanted(place, maker.append(place, value), append=value)
 
@@ -386,7 +373,8 @@ class TransactionClient:
 
     # Reads together.
 
-    async def _snapshot(self, node: Node) -> None:
+    async def read_several(self, node: Node) -> None:
+        """Any items together."""
         await self._read_together(
             node, self._some([*self._places.lists, *self._places.registers])
         )
@@ -416,7 +404,7 @@ class TransactionClient:
 
     # Money.
 
-    async def _transfer(self, node: Node) -> None:
+    async def transfer(self, node: Node) -> None:
         """From one account to others, if it has as much."""
         accounts = self._some(self._places.accounts)
         if len(accounts) < 2:
@@ -429,7 +417,7 @@ class TransactionClient:
             wanted.append(_Wanted(place, self._maker(node, place).add(place, change, "moved")))
         await self._attempt(wanted, None)
 
-    async def _count_money(self, node: Node) -> bool:
+    async def count_money(self, node: Node) -> bool:
         """Whether all accounts could be read together; they must sum up."""
         rows = await self._transact_get(node, self._places.accounts)
         if not rows:
@@ -441,11 +429,12 @@ class TransactionClient:
 
     # One item at a time.
 
-    async def _single_append(self, node: Node) -> None:
+    async def append(self, node: Node) -> None:
+        """To one list."""
         place = self._draw(self._places.lists)
-        await self._write(node, self._append(self._maker(node, place), place))
+        await self._write(node, self._to_append(self._maker(node, place), place))
 
-    async def _single_guarded(self, node: Node) -> None:
+    async def append_guarded(self, node: Node) -> None:
         """Read a list, and append if it is still so."""
         place = self._draw(self._places.lists)
         row = _table(node, place).get(self._maker(node, place).key(place))
@@ -453,7 +442,8 @@ class TransactionClient:
         if one.append is not None:
             await self._write(node, one)
 
-    async def _single_register(self, node: Node) -> None:
+    async def put_or_delete(self, node: Node) -> None:
+        """One register."""
         place = self._draw(self._places.registers)
         await self._write(node, self._any_action(node, place))
 
@@ -490,7 +480,8 @@ class TransactionClient:
             Operation(name, invoked, self._tick(), status, reads, appends, puts, is_single=True)
         )
 
-    async def _single_read(self, node: Node) -> None:
+    async def read(self, node: Node) -> None:
+        """One item."""
         place = self._draw([*self._places.lists, *self._places.registers])
         name, invoked = self._new_name(), self._tick()
         row = _table(node, place).get(self._maker(node, place).key(place))

@@ -28,7 +28,7 @@ from .transaction_places import TABLES
 Stream = Callable[[str], random.Random]
 Tick = Callable[[], int]
 #: Within which every promise without a coordinator must have been ended.
-_REST_SECONDS = 10.0
+_REST_SECONDS = 3.0
 
 
 class Workload(Protocol):

@@ -16,24 +16,37 @@ from millstream.actors.flusher import Flusher
 from millstream.actors.index_builder import IndexBuilder
 from millstream.actors.log_writer import LogWriter
 from millstream.actors.partition import PartitionActor
+from millstream.actors.transactions import Coordinator, Decision
+from millstream.storage import transactions as storage_transactions
+from millstream.storage.commands import Check, CheckVersion
 from millstream.storage.partition import Partition
+from millstream.storage.records import TokenUsed
 from millstream.storage.table_state import TableState
 from millstream.storage.totals import Totals
+from millstream.storage.transactions import Transactions
 from millstream.storage.tree.btree import BTree
 
-Patch = tuple[type, str, Any]
-MUTANTS: dict[str, Callable[[], list[Patch]]] = {}
+#: A class or module, one of its names, and what that shall be.
+Patch = tuple[Any, str, Any]
+Make = Callable[[], list[Patch]]
+MUTANTS: dict[str, Make] = {}
+TRANSACTION_MUTANTS: dict[str, Make] = {}
 
 
-def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
+def mutant(make: Make) -> Make:
     MUTANTS[make.__name__] = make
+    return make
+
+
+def transaction_mutant(make: Make) -> Make:
+    TRANSACTION_MUTANTS[make.__name__] = make
     return make
 
 
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """The engine with one defect, until the block ends."""
-    patches = MUTANTS[name]()
+    patches = {**MUTANTS, **TRANSACTION_MUTANTS}[name]()
     before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
     for owner, attribute, value in patches:
         setattr(owner, attribute, value)
@@ -302,3 +315,140 @@ def a_failed_commit_is_taken_for_done() -> list[Patch]:
             done(result)
 
     return [(LogWriter, "_commit", blind)]
+
+
+# Transactions: worlds of their own.
+
+
+@transaction_mutant
+def a_transaction_commits_without_the_ledger() -> list[Patch]:
+    async def hasty(self: Coordinator, transaction: str, wanted: Decision) -> Decision:
+        if wanted.timestamp is None:
+            return await decide(self, transaction, wanted)
+        return wanted
+
+    decide = Coordinator._decide
+    return [(Coordinator, "_decide", hasty)]
+
+
+@transaction_mutant
+def recovery_aborts_what_is_decided() -> list[Patch]:
+    decide = Coordinator._decide
+
+    async def deaf(self: Coordinator, transaction: str, wanted: Decision) -> Decision:
+        decision = await decide(self, transaction, wanted)
+        return wanted if wanted.timestamp is None else decision
+
+    return [(Coordinator, "_decide", deaf)]
+
+
+@transaction_mutant
+def promises_are_lost_at_a_flush() -> list[Patch]:
+    position = Partition.position
+
+    def short(self: Partition) -> Any:
+        return msgspec.structs.replace(position(self), promises=[])
+
+    return [(Partition, "position", short)]
+
+
+@transaction_mutant
+def holding_is_forgotten_after_a_restart() -> list[Patch]:
+    # At a proposal the items are held; what is read back from the log or a position is not.
+    apply_promise = Transactions.apply_promise
+
+    def forgetful(self: Transactions, promise: Any) -> None:
+        is_replay = promise.transaction not in self.prepared
+        before = dict(self._holders)
+        apply_promise(self, promise)
+        if is_replay:
+            self._holders = before
+
+    return [(Transactions, "apply_promise", forgetful), (Transactions, "_release", _lenient)]
+
+
+def _lenient(self: Transactions, transaction: str) -> None:
+    promise = self.prepared.pop(transaction, None)
+    if promise is not None:
+        for key in [*(intent.key for intent in promise.intents), *promise.checked]:
+            if self._holders.get(key) == transaction:
+                del self._holders[key]
+                self._passed.pop(key, None)
+
+
+@transaction_mutant
+def only_one_partition_is_told() -> list[Patch]:
+    tell = Coordinator._tell
+
+    async def lazy(self: Coordinator, transaction: str, decision: Decision, actors: Any) -> bool:
+        return await tell(self, transaction, decision, actors[:1])
+
+    return [(Coordinator, "_tell", lazy)]
+
+
+@transaction_mutant
+def checked_items_are_not_held() -> list[Patch]:
+    def intended(promise: Any) -> Iterator[bytes]:
+        return (intent.key for intent in promise.intents)
+
+    return [(storage_transactions, "_keys", intended)]
+
+
+@transaction_mutant
+def writes_pass_what_depends_on_their_item() -> list[Patch]:
+    passing = Transactions.version_for_passing
+
+    def pushing(self: Transactions, key: bytes, old_hlc: int) -> int | None:
+        name = self._holders[key]
+        promise = self.prepared[name]
+        self.prepared[name] = msgspec.structs.replace(promise, passable=[key])
+        try:
+            return passing(self, key, old_hlc)
+        finally:
+            self.prepared[name] = promise
+
+    return [(Transactions, "version_for_passing", pushing)]
+
+
+@transaction_mutant
+def tokens_are_not_remembered() -> list[Patch]:
+    apply = TableState.apply
+
+    def forgetful(self: TableState, record: Any) -> None:
+        if not isinstance(record, TokenUsed):
+            apply(self, record)
+
+    return [(TableState, "apply", forgetful)]
+
+
+@transaction_mutant
+def reads_do_not_mind_transactions() -> list[Patch]:
+    return [(TableState, "will_change", lambda self, key: False)]
+
+
+@transaction_mutant
+def conditions_are_not_decided_in_transactions() -> list[Patch]:
+    views = TableState._views
+
+    def trusting(self: TableState, actions: Any, hlc: int) -> Any:
+        bare = tuple(
+            action
+            if isinstance(action, (Check, CheckVersion))
+            else msgspec.structs.replace(action, condition=None, version=None)
+            for action in actions
+        )
+        return views(self, bare, hlc)
+
+    return [(TableState, "_views", trusting)]
+
+
+@transaction_mutant
+def a_failed_transaction_is_not_taken_back() -> list[Patch]:
+    # Nobody tells those who promised, and recovery looks at nothing.
+    async def idle(self: Coordinator) -> None:
+        return None
+
+    return [
+        (Coordinator, "_tell_nowait", lambda self, transaction, parts: None),
+        (Coordinator, "recover", idle),
+    ]
