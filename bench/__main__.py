@@ -148,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = report.rows(samples)
     judged = report.verdicts(table)
     report.show(console, table, judged)
+    for line in report.contention(table):
+        print(line)
     noise = report.noise(samples)
     if noise:
         print(noise)

@@ -57,7 +57,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """One server's run. ``cpu_before_seconds`` and ``cpu_after_seconds`` are readings of the
     process tree's clock; latencies are in seconds, of whole operations. ``others_share`` is the
     share of all cores that went to neither server nor client, which is noise: None if unknown.
-    ``refused`` of the operations met a conflict, and did nothing."""
+    ``refused`` of the operations met a conflict, and did nothing; latencies are without them."""
 
     operations: int
     elapsed_seconds: float
@@ -99,8 +99,21 @@ def answer_end(data: bytes | bytearray) -> tuple[int, int]:
             return start, at
 
 
+def joined(chunks: bytes) -> bytes:
+    """What a chunked body says."""
+    parts = []
+    at = 0
+    while True:
+        line_end = chunks.index(b"\r\n", at)
+        size = int(chunks[at:line_end].partition(b";")[0], 16)
+        if size == 0:
+            return b"".join(parts)
+        at = line_end + 2 + size + 2
+        parts.append(chunks[line_end + 2 : at - 2])
+
+
 def exchange(port: int, request: bytes) -> tuple[int, bytes]:
-    """Send one request on a connection of its own: (status, body as it came)."""
+    """Send one request on a connection of its own: (status, body)."""
     with socket.create_connection(("127.0.0.1", port), timeout=SILENCE_SECONDS_MAX) as connection:
         connection.sendall(request)
         data = b""
@@ -111,7 +124,9 @@ def exchange(port: int, request: bytes) -> tuple[int, bytes]:
             data += received
             start, end = answer_end(data)
             if end:
-                return int(data[9:12]), data[start:end]
+                is_chunked = b"transfer-encoding: chunked" in data[:start].lower()
+                body = data[start:end]
+                return int(data[9:12]), joined(body) if is_chunked else body
 
 
 class _Connection:
@@ -197,9 +212,9 @@ class _Run:
         request, bytes_min = connection.operation[connection.step]
         if self._may_be_refused and _is_conflict(answer, start, end):
             self.refused += 1
-            again = False
+            again, is_done = False, False
         else:
-            again = _must_be_sent_again(answer, start, end, bytes_min)
+            again, is_done = _must_be_sent_again(answer, start, end, bytes_min), True
         if b"\r\nconnection: close" in bytes(answer[:start]).lower():
             self._selector.unregister(connection.socket)
             connection.socket.close()
@@ -215,7 +230,8 @@ class _Run:
             connection.socket.sendall(connection.operation[connection.step][0])
             return
         self._active -= 1
-        self.latencies.append(time.perf_counter() - connection.began)
+        if is_done:
+            self.latencies.append(time.perf_counter() - connection.began)
         self._next(connection)
 
 
@@ -286,7 +302,7 @@ def measure(
     others_share = noise.others_share(after.cpu_seconds - before.cpu_seconds)
     run.latencies.sort()
     return Outcome(
-        operations=len(run.latencies),
+        operations=len(run.latencies) + run.refused,
         elapsed_seconds=elapsed,
         cpu_before_seconds=before.cpu_seconds,
         cpu_after_seconds=after.cpu_seconds,

@@ -134,6 +134,18 @@ def verdicts(table: Sequence[Row]) -> list[Verdict]:
     return found
 
 
+def contention(table: Iterable[Row]) -> list[str]:
+    """A sentence about each row of transfers. Their totals were kept, or there were no rows."""
+    return [
+        f"{WORKLOADS[row.workload].title}, {row.connections} clients, {row.server}: "
+        f"{row.operations_per_second:,.0f} attempts/s, {1 - row.refused_share:.1%} done "
+        f"({row.operations_per_second * (1 - row.refused_share):,.0f}/s), those in "
+        f"{row.p50_seconds * 1e3:.1f} ms (p50) and {row.p99_seconds * 1e3:.1f} ms (p99); total kept"
+        for row in table
+        if WORKLOADS[row.workload].accounts is not None
+    ]
+
+
 def _pair(table: Sequence[Row], workload: str, other: str) -> tuple[Row | None, Row | None]:
     """Our row and the other server's at the highest number of connections that there is."""
     of_both = [row for row in table if row.workload == workload and row.server in (OURS, other)]

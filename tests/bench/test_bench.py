@@ -23,6 +23,7 @@ from millstream.bench.client import (
     Server,
     answer_end,
     exchange,
+    joined,
     measure,
     percentile,
 )
@@ -184,6 +185,7 @@ def test_chunked_answers_are_cut_where_they_end():
     answer = head + b"3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
     assert answer_end(answer) == (len(head), len(answer))
     assert all(answer_end(answer[:cut]) == (0, 0) for cut in range(len(answer)))
+    assert joined(answer[len(head) :]) == b"hello"
 
 
 def test_an_answer_without_length_is_refused():
@@ -430,6 +432,7 @@ def test_another_checkout_is_compared(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| millstream before |" in printed
     assert "us before" in printed
+    assert "in 2 tables, 16 clients, millstream: " in printed
     with pytest.raises(NotInstalled, match="no package"):
         find_before(tmp_path)
 
