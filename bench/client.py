@@ -101,7 +101,7 @@ def answer_end(data: bytes | bytearray) -> tuple[int, int]:
 
 def joined(chunks: bytes) -> bytes:
     """What a chunked body says."""
-    parts = []
+    parts: list[bytes] = []
     at = 0
     while True:
         line_end = chunks.index(b"\r\n", at)
