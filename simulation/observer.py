@@ -38,21 +38,23 @@ class Observer:
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_at_indexes)
-            nursery.start_soon(self._look_at_partitions)
-
-    async def _look_at_partitions(self) -> None:
+        next_partitions = 0.0
         while True:
-            await trio.sleep(_PARTITIONS_INTERVAL_SECONDS)
+            await trio.sleep(self._interval_seconds)
             node = self._sim.node
-            if node is not None:
-                for name in node.tables.names(""):
-                    ref = node.tables.find("", name)
-                    assert ref is not None
-                    if ref.table.status is Status.ACTIVE:
-                        for partition in ref.table.partitions:
-                            self._look_at_closed(ref, partition)
+            if node is None:
+                continue
+            looks_at_partitions = trio.current_time() >= next_partitions
+            if looks_at_partitions:
+                next_partitions = trio.current_time() + _PARTITIONS_INTERVAL_SECONDS
+            for name in node.tables.names(""):
+                ref = node.tables.find("", name)
+                assert ref is not None
+                for index in ref.table.global_indexes:
+                    self._look(ref, index)
+                if looks_at_partitions and ref.table.status is Status.ACTIVE:
+                    for partition in ref.table.partitions:
+                        self._look_at_closed(ref, partition)
 
     def _look_at_closed(self, ref: TableRef, partition: Partition) -> None:
         low, high = hash_prefix(partition.low), hash_prefix(partition.last + 1)
@@ -67,17 +69,6 @@ class Observer:
         closed_now = actor.machine.closed_timestamp
         assert closed_now >= closed, f"a closed timestamp went back from {closed} to {closed_now}"
         self._closed[partition.log_id] = (closed_now, now)
-
-    async def _look_at_indexes(self) -> None:
-        while True:
-            await trio.sleep(self._interval_seconds)
-            node = self._sim.node
-            if node is not None:
-                for name in node.tables.names(""):
-                    ref = node.tables.find("", name)
-                    assert ref is not None
-                    for index in ref.table.global_indexes:
-                        self._look(ref, index)
 
     def _look(self, ref: TableRef, index: GlobalIndex) -> None:
         try:
