@@ -79,6 +79,11 @@ class Mailbox(Generic[M]):
         messages, self._messages = self._messages, []
         return messages
 
+    def receive_nowait(self) -> list[M]:
+        """Everything that has arrived since, which may be nothing. For the owner."""
+        messages, self._messages = self._messages, []
+        return messages
+
     def close(self, error: Exception) -> list[M]:
         """Refuse everything from now on with ``error``; returns what had not been received."""
         self.closed = error

@@ -295,6 +295,11 @@ class Partition:
         self._building.answers.append(Answer(ticket, None))
 
     @property
+    def may_append(self) -> bool:
+        """Whether ``ready`` would ask for an append now."""
+        return self._flight is None and bool(self._building.records) and not self.failed
+
+    @property
     def full(self) -> bool:
         """Whether the batch being built has reached the size of one entry."""
         building = self._building
@@ -310,7 +315,7 @@ class Partition:
         """
         released, self._released = self._released, []
         building = self._building
-        if self._flight is not None or not building.records or self.failed:
+        if not self.may_append:
             return None, released
         link = self._link
         lsn = 0 if link is None else link.lsn
