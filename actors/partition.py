@@ -130,7 +130,7 @@ class PartitionActor:
         self._backlog: list[_Ask | _Record] = []
         #: Those who wait for the log to grow.
         self._growth = trio.lowlevel.ParkingLot()
-        #: Set when the Claim is durable and asks are answered.
+        #: Set when the Claim is durable and asks are answered, or when they are refused for good.
         self.serving = trio.Event()
         #: Set by an index builder that has fallen too far behind.
         self.throttled_by: set[str] = set()
@@ -281,6 +281,7 @@ class PartitionActor:
     def refuse(self, error: Exception) -> None:
         """Answer every ask, waiting or to come, with ``error``: the partition is not served."""
         self._mailbox.closed = error
+        self.serving.set()
         for ticket in self.machine.fail():
             ticket.fail(error)
         for message in [*self._backlog, *self._mailbox.close(error)]:

@@ -135,7 +135,7 @@ class SchemaChanges:
             if table.status is not Status.ACTIVE:
                 self._tasks.start(_STEPS + table.table_id, self._carry_out, ref)
         # Claims of all partitions share their syncs: wait only now.
-        for actor in self._actors.values():
+        for actor in list(self._actors.values()):
             await actor.serving.wait()
 
     async def close(self) -> None:

@@ -170,6 +170,9 @@ class Coordinator:
         used = None
         if token is not None:
             if self._is_replay(token, request_hash):
+                if any(_will_change(actor, action.key) for actor, action in actions):
+                    # Recovery has not told all partitions yet: what is committed is not all seen.
+                    raise TransactionInProgress("Transaction is in progress")
                 return Outcome(True, (), replayed=True)
             used = Token(token, request_hash, self._now_ms())
             self._running[token] = request_hash
@@ -364,8 +367,7 @@ class Coordinator:
         """
         found: list[Row | Contended | None] = []
         for actor, tree, key in reads:
-            state = actor.machine.state
-            if isinstance(state, TableState) and state.will_change(key):
+            if _will_change(actor, key):
                 found.append(Contended())
             else:
                 found.append(actor.get(tree, key))
@@ -452,6 +454,12 @@ _MISMATCH = (
     "The request uses the same client token as a previous, but non-identical request. "
     "Do not reuse a client token with different requests, unless the requests are identical"
 )
+
+
+def _will_change(actor: PartitionActor, key: bytes) -> bool:
+    """Whether a transaction under way intends to write ``key``."""
+    state = actor.machine.state
+    return isinstance(state, TableState) and state.will_change(key)
 
 
 def _parts(actions: Sequence[tuple[PartitionActor, Action]]) -> list[_Part]:
