@@ -38,8 +38,8 @@ class SchemaWorkload:
     async def set_up(self, *names: str) -> None:
         """Return when these tables are ACTIVE."""
         for name in names:
-            while not self._acknowledged.get(name):
-                await self._attempt(name, self._create)
+            while not await self._attempt(name, self._create):
+                pass
 
     async def rest(self, node: Node) -> None:
         """Return when no table is being made, changed or removed; what was acknowledged is so."""
@@ -89,7 +89,8 @@ class SchemaWorkload:
     async def _pause(self) -> None:
         await trio.sleep(self._rng.expovariate(1 / (10 * self._options.think_seconds)))
 
-    async def _attempt(self, name: str, step: _Step) -> None:
+    async def _attempt(self, name: str, step: _Step) -> bool:
+        """Whether the step was carried out wholly."""
         node = await self._sim.ready()
         self.check(node)
         try:
@@ -99,6 +100,8 @@ class SchemaWorkload:
         except _SETBACKS as error:
             self._sim.machine.note("schema", name, type(error).__name__)
             await trio.sleep(0.01)
+            return False
+        return True
 
     async def _create(self, name: str, node: Node) -> None:
         if node.tables.find("", name) is None:

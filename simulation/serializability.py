@@ -24,6 +24,8 @@ G2            several rw: write skew
 -realtime     the same, with the help of real time
 lost          an acknowledged append is not there
 half applied  at rest, a part of a transaction is not there
+torn version  a transaction's effects are of different versions
+version order  the versions' order is none that explains the history
 ============  ==========================================
 
 ``version_orders.py`` finds what needs no cycle of operations: incompatible orders, duplicates,
@@ -32,7 +34,7 @@ phantoms, cyclic versions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -50,11 +52,17 @@ class Verdict(msgspec.Struct, frozen=True):
     edges: int
 
 
-def check_history(operations: Sequence[Operation], settled: int | None = None) -> Verdict:
+def check_history(
+    operations: Sequence[Operation],
+    settled: int | None = None,
+    versions: Mapping[tuple[str, str], int] | None = None,
+) -> Verdict:
     """Raise Anomaly unless the history is serializable, in real time where that is promised.
 
     ``settled`` is when everything was at rest: reads invoked later show each transaction wholly or
-    not at all.
+    not at all. ``versions`` are the versions that (key, value) was seen with: where known, they are
+    one for each transaction, and their order is an order that explains the history, so that
+    everything up to some version is a consistent cut.
     """
     names = {operation.name for operation in operations}
     assert len(names) == len(operations), "names tell operations apart"
@@ -70,6 +78,8 @@ def check_history(operations: Sequence[Operation], settled: int | None = None) -
         edges.add_register(register)
     edges.add_real_time()
     edges.check()
+    if versions is not None:
+        edges.check_versions(versions)
     return Verdict(len(happened), len(edges))
 
 
@@ -204,6 +214,30 @@ class _Edges:
             if cycle is not None:
                 raise self._anomaly("G2" + suffix, cycle, (*kinds, RW))
         raise AssertionError("a component has a cycle")
+
+    def check_versions(self, versions: Mapping[tuple[str, str], int]) -> None:
+        """Raise Anomaly unless operations come in the order of the versions that they wrote."""
+        version_of: dict[int, int] = {}
+        for number, operation in enumerate(self._happened):
+            written = {**operation.appends, **operation.puts}
+            known = {
+                versions[key, value]
+                for key, value in written.items()
+                if value is not None and (key, value) in versions
+            }
+            if len(known) > 1:
+                raise Anomaly("torn version", f"it wrote versions {sorted(known)}: {operation}")
+            if known:
+                version_of[number] = known.pop()
+        for (source, target), reasons in self._reasons.items():
+            if source in version_of and target in version_of and reasons.keys() != {RT}:
+                before, after = self._happened[source], self._happened[target]
+                if version_of[source] >= version_of[target]:
+                    raise Anomaly(
+                        "version order",
+                        f"{version_of[source]} comes before {version_of[target]}:\n"
+                        f"    {before}\n    {after}\n    {reasons}",
+                    )
 
     def _graph(self, kinds: Collection[str]) -> dict[int, list[int]]:
         graph: dict[int, list[int]] = {number: [] for number in range(len(self._happened))}

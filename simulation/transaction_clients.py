@@ -41,7 +41,7 @@ from ..storage.commands import (
 from ..storage.rows import Row
 from .options import Options
 from .simulated_node import Gone, SimulatedNode
-from .transaction_history import Operation, Seen, Status
+from .transaction_history import Operation, Seen, Status, TransactionHistory
 from .transaction_places import (
     ABSENT,
     INITIAL_BALANCE,
@@ -120,7 +120,7 @@ class TransactionClient:
         rng: random.Random,
         tick: Callable[[], int],
         tally: TransactionTally,
-        history: list[Operation],
+        history: TransactionHistory,
     ) -> None:
         assert options.transactions is not None
         self.name = name
@@ -220,7 +220,7 @@ class TransactionClient:
     def _guarded(self, node: Node, place: Place, row: Row | None) -> _Wanted:
         """An append or a check that succeeds only if the list is as it was read."""
         rng, maker = self._rng, self._maker(node, place)
-        seen = seen_in(place, row)
+        seen = self._seen(place, row)
         assert isinstance(seen, tuple)
         version = 0 if row is None else row.hlc
         value = self._value()
@@ -246,7 +246,7 @@ class TransactionClient:
         """Two lists, one checked and the other appended to: what write skew is made of."""
         checked, written = self._rng.sample(self._places.lists[:2], 2)
         maker = self._maker(node, checked)
-        seen = seen_in(checked, _table(node, checked).get(maker.key(checked)))
+        seen = self._seen(checked, _table(node, checked).get(maker.key(checked)))
         assert isinstance(seen, tuple)
         check = _Wanted(checked, maker.check(checked, seen), seen=seen, knows=True)
         append = self._to_append(self._maker(node, written), written)
@@ -316,8 +316,9 @@ class TransactionClient:
     async def _ask_once_more(self, wanted: list[_Wanted], token: str, offset_ms: int) -> None:
         """A token that was used is known: with the same request, and with another."""
         if self._rng.random() < 0.5:
-            status, outcome = await self._attempt(wanted, token, offset_ms)
-            assert status is not Status.FAILED, "a token that was used is not known"
+            _, outcome = await self._attempt(wanted, token, offset_ms)
+            # No outcome: the node is gone, or somebody holds an item, so it may be in progress.
+            assert outcome is None or outcome.committed, "a token that was used is not known"
             assert outcome is None or outcome.replayed, "a token was used twice"
             return
         node = await self._sim.ready()
@@ -350,16 +351,16 @@ class TransactionClient:
             if status is Status.DONE and one.tells_old:
                 assert isinstance(result, (Written, Checked)), result
                 row = result.old if isinstance(result, Written) else result.found
-                seen = seen_in(place, row)
+                seen = self._seen(place, row)
                 known = reads.setdefault(place.name, seen)
                 assert known == seen, f"{name} on {place.name}: {known} was guarded, {seen} found"
             elif isinstance(result, Refused):
                 # What a refusal shows is a read of that item alone.
-                read = {place.name: seen_in(place, result.found)}
-                self._history.append(
+                read = {place.name: self._seen(place, result.found)}
+                self._history.operations.append(
                     Operation(f"{name}!{place.name}", invoked, returned, reads=read, is_single=True)
                 )
-        self._history.append(
+        self._history.operations.append(
             Operation(
                 name,
                 invoked,
@@ -386,9 +387,9 @@ class TransactionClient:
         rows = await self._transact_get(node, places)
         if rows:
             reads = {
-                place.name: seen_in(place, row) for place, row in zip(places, rows, strict=True)
+                place.name: self._seen(place, row) for place, row in zip(places, rows, strict=True)
             }
-            self._history.append(Operation(name, invoked, self._tick(), reads=reads))
+            self._history.operations.append(Operation(name, invoked, self._tick(), reads=reads))
         return rows
 
     async def _transact_get(self, node: Node, places: list[Place]) -> list[Row | None]:
@@ -455,18 +456,18 @@ class TransactionClient:
         status, result = await self._ask(lambda: ref.write(command))
         reads: dict[str, Seen] = {}
         if isinstance(result, Written):
-            reads[place.name] = seen_in(place, result.old)
+            reads[place.name] = self._seen(place, result.old)
             if one.knows:
                 assert reads[place.name] == one.seen, f"{name}: a guard on {place.name} failed"
             if one.append is not None:
                 seen = reads[place.name]
                 assert isinstance(seen, tuple)
-                assert seen_in(place, result.new) == (*seen, one.append), "an update went wrong"
+                assert self._seen(place, result.new) == (*seen, one.append), "an update went wrong"
         elif isinstance(result, Refused):
             status = Status.FAILED
             self._tally.refused += 1
-            read = {place.name: seen_in(place, result.found)}
-            self._history.append(
+            read = {place.name: self._seen(place, result.found)}
+            self._history.operations.append(
                 Operation(f"{name}!", invoked, self._tick(), reads=read, is_single=True)
             )
         elif status is Status.DONE:
@@ -476,7 +477,7 @@ class TransactionClient:
         appends = {} if one.append is None else {place.name: one.append}
         puts = {place.name: one.put} if one.is_put else {}
         self._sim.machine.note(name, status.value)
-        self._history.append(
+        self._history.operations.append(
             Operation(name, invoked, self._tick(), status, reads, appends, puts, is_single=True)
         )
 
@@ -485,8 +486,10 @@ class TransactionClient:
         place = self._draw([*self._places.lists, *self._places.registers])
         name, invoked = self._new_name(), self._tick()
         row = _table(node, place).get(self._maker(node, place).key(place))
-        read = {place.name: seen_in(place, row)}
-        self._history.append(Operation(name, invoked, self._tick(), reads=read, is_single=True))
+        read = {place.name: self._seen(place, row)}
+        self._history.operations.append(
+            Operation(name, invoked, self._tick(), reads=read, is_single=True)
+        )
 
     # Asking.
 
@@ -512,6 +515,16 @@ class TransactionClient:
             self._tally.unknown += 1
             return Status.UNKNOWN, None
         return Status.DONE, result
+
+    # What rows show.
+
+    def _seen(self, place: Place, row: Row | None) -> Seen:
+        """What the row shows, and which version it is of, for the checker."""
+        seen = seen_in(place, row)
+        last = seen[-1] if isinstance(seen, tuple) and seen else seen
+        if row is not None and isinstance(last, str):
+            self._history.note_version(place.name, last, row.hlc)
+        return seen
 
     # Names and places.
 

@@ -67,6 +67,23 @@ class Operation(msgspec.Struct, frozen=True):
         return f"{self.name} ({self.invoked}-{self.returned}, {self.status.value}) {what}"
 
 
+class TransactionHistory:
+    """Operations, and the version that each value was always seen with."""
+
+    __slots__ = ("operations", "versions")
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        #: (key, value) -> the version of the row whose last value it was.
+        self.versions: dict[tuple[str, str], int] = {}
+
+    def note_version(self, key: str, value: str, version: int) -> None:
+        """Somebody saw a row. Raises Anomaly if it was of another version before."""
+        known = self.versions.setdefault((key, value), version)
+        if known != version:
+            raise Anomaly("versions", f"{value} in {key} was of {known}, and is of {version}")
+
+
 def show(seen: Seen) -> str:
     """For people: long lists show their end."""
     if seen is None:

@@ -22,7 +22,7 @@ from .serializability import check_history
 from .simulated_node import SimulatedNode
 from .tables import MAIN, Keys
 from .transaction_clients import TransactionClient, TransactionTally
-from .transaction_history import Operation
+from .transaction_history import TransactionHistory
 from .transaction_places import TABLES
 
 Stream = Callable[[str], random.Random]
@@ -122,7 +122,7 @@ class TransactionWorkload:
         self._tick = tick
         self._schema = SchemaWorkload(sim, options, stream("schema"))
         self._tally = TransactionTally()
-        self._history: list[Operation] = []
+        self._history = TransactionHistory()
         #: When everything was at rest for the first time.
         self._settled: int | None = None
 
@@ -159,7 +159,9 @@ class TransactionWorkload:
         await self._auditor.audit(node)
 
     def judge(self) -> dict[str, int]:
-        verdict = check_history(self._history, self._settled)
+        verdict = check_history(
+            self._history.operations, self._settled, self._history.versions
+        )
         tally = self._tally
         counts: Iterable[str] = tally.__slots__
         return {
