@@ -34,6 +34,7 @@ HELD_SECONDS_MAX = 1.0
 TOKEN_SECONDS_MAX = 300.0
 REPLAYS = 12
 _CONFLICT = "TransactionConflictException"
+_IN_PROGRESS = "TransactionInProgressException"
 _PASSING = frozenset(
     {"ServiceUnavailable", "ProvisionedThroughputExceededException", "ThrottlingException"}
 )
@@ -162,7 +163,7 @@ class Client(threading.Thread):
         if move.took:
             self.transactions += 1
             if draw.random() < 0.05:
-                self.wrong += replay(self._connection, move)
+                self.wrong += replay(self._connection, move, is_quiet=False)
 
     def _append(self) -> None:
         """A single write to an account, in the way of transactions."""
@@ -222,17 +223,29 @@ def repeat(connection: Connection, move: Move) -> tuple[bool | None, bool]:
     """
     assert move.members is not None
     members = {**move.members, "ReturnConsumedCapacity": "TOTAL"}
-    status, answer = connection.call("TransactWriteItems", members)
+    give_up = time.monotonic() + HELD_SECONDS_MAX
+    while True:
+        status, answer = connection.call("TransactWriteItems", members)
+        if kind_of(answer) != _IN_PROGRESS:
+            break
+        if time.monotonic() > give_up:
+            return None, False
+        time.sleep(0.01)
     took = outcome_of(status, answer)
     consumed = answer.get("ConsumedCapacity", [])
     return took, not any("WriteCapacityUnits" in each for each in consumed)
 
 
-def replay(connection: Connection, move: Move) -> list[str]:
-    """Ask again for what was acknowledged: nothing must happen, and it must be acknowledged."""
+def replay(connection: Connection, move: Move, *, is_quiet: bool) -> list[str]:
+    """Ask again for what was acknowledged: nothing must happen, and it must be acknowledged.
+
+    Unless it ``is_quiet``, others may hold the items for as long as they like.
+    """
     took, was_there = repeat(connection, move)
-    if took is None or (took and was_there):
+    if took and was_there:
         return []
+    if took is None:
+        return [f"{move.name} was acknowledged, and is now unknown"] if is_quiet else []
     what = "done again" if took else "refused"
     return [f"{move.name} was acknowledged, and {what} when its token was repeated"]
 
@@ -361,7 +374,7 @@ class Bank:
         chosen += self._random.sample(rest, min(len(rest), REPLAYS // 2))
         wrong = []
         for move in chosen:
-            wrong += replay(connection, move)
+            wrong += replay(connection, move, is_quiet=True)
         if chosen:
             members = dict(chosen[-1].members or {})
             members["TransactItems"] = members["TransactItems"][:1]
