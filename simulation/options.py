@@ -198,6 +198,13 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
             **world.knobs,
             **{name: rng.choice(values) for name, (_, values) in _TRANSACTION_KNOBS.items()},
         },
+        # Clients wait for recoveries, so there is more time for mishaps; and partitions restart
+        # (a failed sync) while promises are open.
+        faults=msgspec.structs.replace(
+            world.faults,
+            mishap_interval_seconds=rng.choice((0.2, 0.7, 2.0)),
+            log_sync_failure=rng.choice((0.0, 0.0, 0.02, 0.1, 0.25)),
+        ),
         scratch_table=False,
         index_changes=rng.random() < 0.3,
         transactions=TransactionOptions(
