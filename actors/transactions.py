@@ -31,6 +31,7 @@ import trio
 
 from ..errors import (
     IdempotentParameterMismatch,
+    InvalidRequest,
     MillstreamError,
     OutcomeUnknown,
     Throttled,
@@ -43,6 +44,8 @@ from ..limits import (
     TOKEN_MILLISECONDS_MAX,
     TOKEN_SWEEP_ROWS,
     TOKEN_SWEEP_SECONDS,
+    TRANSACTION_ATTEMPTS,
+    TRANSACTION_PAUSE_SECONDS,
     TRANSACTION_RECOVERY_SECONDS,
     TRANSACTION_RETRY_SECONDS,
 )
@@ -149,6 +152,10 @@ class Coordinator:
         self._shields: dict[trio.CancelScope, None] = {}
         #: Client token -> the hash of the request that is under way with it.
         self._running: dict[str, bytes] = {}
+        #: Tokens of transactions that are decided, while not all partitions have been told.
+        self._untold: set[str] = set()
+        #: Counts meetings with other transactions, to spread the pauses after them.
+        self._meetings = 0
         #: Set when transactions run that recovery may have to end.
         self._used = trio.Event()
 
@@ -170,8 +177,8 @@ class Coordinator:
         used = None
         if token is not None:
             if self._is_replay(token, request_hash):
-                if any(_will_change(actor, action.key) for actor, action in actions):
-                    # Recovery has not told all partitions yet: what is committed is not all seen.
+                if token in self._untold:
+                    # Not all partitions have been told yet: what is committed is not all seen.
                     raise TransactionInProgress("Transaction is in progress")
                 return Outcome(True, (), replayed=True)
             used = Token(token, request_hash, self._now_ms())
@@ -180,7 +187,7 @@ class Coordinator:
         self._shields[shield] = None
         try:
             with shield:
-                return await self._write(_parts(actions), len(actions), used)
+                return await self._write(actions, used)
         finally:
             del self._shields[shield]
             if token is not None:
@@ -214,7 +221,27 @@ class Coordinator:
             raise IdempotentParameterMismatch(_MISMATCH)
         return True
 
-    async def _write(self, parts: list[_Part], count: int, token: Token | None) -> Outcome:
+    async def _write(
+        self, actions: Sequence[tuple[PartitionActor, Action]], token: Token | None
+    ) -> Outcome:
+        """Try until it ends otherwise than by meeting another transaction, or a few times.
+
+        A transaction holds its items for a few syncs; who meets it had better come again soon than
+        be refused. An attempt that can see that it would be refused is not made, but for the last
+        one, which tells the reasons: it would hold items for nothing and so be met by others.
+        """
+        for attempt in range(1, TRANSACTION_ATTEMPTS + 1):
+            is_last = attempt == TRANSACTION_ATTEMPTS
+            if is_last or not any(_holds(actor, action.key) for actor, action in actions):
+                outcome = await self._attempt(_parts(actions), len(actions), token)
+                if is_last or not _has_only_met_others(outcome, actions):
+                    return outcome
+            self._meetings += 1
+            share = 1 + self._meetings % 5
+            await trio.sleep(TRANSACTION_PAUSE_SECONDS * share * attempt)
+        raise AssertionError("the last attempt returns")
+
+    async def _attempt(self, parts: list[_Part], count: int, token: Token | None) -> Outcome:
         if len(parts) == 1:
             outcome: Outcome = await parts[0].actor.write(
                 Transact(tuple(parts[0].actions), token)
@@ -251,6 +278,8 @@ class Coordinator:
             return Outcome(True, (), replayed=True)
         timestamp = max(promise.bound for promise in promises)
         decision = await self._decide(transaction, Decision(timestamp, token))
+        if token is not None:
+            self._untold.add(token.token)
         if buggify("coordinator dies after the decision"):
             raise CoordinatorDied
         if not await self._tell(transaction, decision, [part.actor for part in parts]):
@@ -340,6 +369,8 @@ class Coordinator:
             left = again
             if left:
                 await trio.sleep(TRANSACTION_RETRY_SECONDS)
+        if told and decision.token is not None:
+            self._untold.discard(decision.token.token)
         return told
 
     def _is_removed(self, actor: PartitionActor) -> bool:
@@ -386,6 +417,8 @@ class Coordinator:
             self._active.add(transaction)
             try:
                 decision = await self._decide(transaction, Decision(None, None))
+                if decision.token is not None:
+                    self._untold.add(decision.token.token)
                 if await self._tell(transaction, decision, actors):
                     self._forget(transaction)
             except CoordinatorDied:
@@ -460,6 +493,22 @@ def _will_change(actor: PartitionActor, key: bytes) -> bool:
     """Whether a transaction under way intends to write ``key``."""
     state = actor.machine.state
     return isinstance(state, TableState) and state.will_change(key)
+
+
+def _holds(actor: PartitionActor, key: bytes) -> bool:
+    """Whether a transaction under way holds ``key``."""
+    state = actor.machine.state
+    return isinstance(state, TableState) and state.holds(key)
+
+
+def _has_only_met_others(
+    outcome: Outcome, actions: Sequence[tuple[PartitionActor, Action]]
+) -> bool:
+    """Whether trying again may help: nothing but other transactions stood in the way."""
+    if outcome.committed or any(action.version is not None for _, action in actions):
+        return False
+    stood = [r for r in outcome.results if isinstance(r, Contended | Refused | InvalidRequest)]
+    return all(isinstance(result, Contended) for result in stood)
 
 
 def _parts(actions: Sequence[tuple[PartitionActor, Action]]) -> list[_Part]:

@@ -167,6 +167,10 @@ class TableState:
         """Nothing prepared here will write at or below this; None if nothing is prepared."""
         return self._transactions.closed_below()
 
+    def holds(self, key: bytes) -> bool:
+        """Whether a transaction under way holds ``key``, for writing or for a condition."""
+        return self._transactions.holds(key)
+
     def will_change(self, key: bytes) -> bool:
         """Whether a transaction under way intends to write ``key``."""
         return self._transactions.will_write(key)
