@@ -12,7 +12,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import msgspec
 import trio
 
 from ..actors.node import Node
@@ -26,10 +25,7 @@ from ..errors import (
     Unavailable,
 )
 from ..storage.commands import (
-    Action,
-    Check,
     Checked,
-    CheckVersion,
     Contended,
     Delete,
     Outcome,
@@ -43,17 +39,14 @@ from .options import Options
 from .simulated_node import Gone, SimulatedNode
 from .transaction_history import Operation, Seen, Status, TransactionHistory
 from .transaction_places import (
-    ABSENT,
     INITIAL_BALANCE,
-    PRESENT,
     Maker,
     Place,
     Places,
-    as_list,
     balance_in,
-    condition_of,
     seen_in,
 )
+from .transaction_requests import Drawer, Wanted
 
 R = TypeVar("R")
 
@@ -87,28 +80,6 @@ class TransactionTally:
         self.snapshots = 0
 
 
-class _Wanted(msgspec.Struct, frozen=True):
-    """One action of a transaction, with what it means to the history."""
-
-    place: Place
-    command: Action
-    append: str | None = None
-    #: What a put writes; a deletion has None and ``is_put``.
-    put: str | None = None
-    is_put: bool = False
-    #: What the place is known to hold if the action succeeds.
-    seen: Seen = None
-    knows: bool = False
-
-    @property
-    def tells_old(self) -> bool:
-        """Whether its result, at prepare, still holds at commit: writes may pass the others."""
-        command = self.command
-        if isinstance(command, (UpdateItem, Check, CheckVersion)):
-            return True
-        return command.condition is not None or command.version is not None
-
-
 class TransactionClient:
     """One client."""
 
@@ -132,6 +103,7 @@ class TransactionClient:
         self._tally = tally
         self._history = history
         self._places = Places(options)
+        self._drawer = Drawer(name, options, rng)
         self._count = 0
 
     # The run.
@@ -168,7 +140,7 @@ class TransactionClient:
             place = self._places.probe(table_name)
             ref = _table(node, place)
             try:
-                await ref.write(Maker(ref.table, self._rng).put(place, self._value()))
+                await ref.write(Maker(ref.table, self._rng).put(place, self._drawer.value()))
             except Throttled:
                 await trio.sleep(0.01)
             else:
@@ -186,61 +158,25 @@ class TransactionClient:
     async def write_anything(self, node: Node) -> None:
         """Appends, puts, deletions and checks on anything."""
         places = [*self._places.lists, *self._places.lists, *self._places.registers]
-        wanted = [self._any_action(node, place) for place in self._some(places)]
+        wanted = [
+            self._drawer.any_action(self._maker(node, place), place)
+            for place in self._drawer.some(places)
+        ]
         await self._transact(wanted)
-
-    def _any_action(self, node: Node, place: Place) -> _Wanted:
-        rng, maker = self._rng, self._maker(node, place)
-        if place.kind == "list":
-            if rng.random() < 0.8:
-                return self._to_append(maker, place)
-            return _Wanted(place, maker.check(place, None))
-        if rng.random() < 0.2:
-            return _Wanted(place, maker.delete(place), is_put=True)
-        value = self._value()
-        put = maker.put(place, value)
-        if rng.random() < 0.4:
-            text = rng.choice((PRESENT, ABSENT))
-            put = msgspec.structs.replace(put, condition=condition_of(text))
-        return _Wanted(place, put, put=value, is_put=True)
 
     async def write_optimistically(self, node: Node) -> None:
         """Read together, then write if nothing has changed: by version, or by condition."""
-        places = self._some(self._places.lists)
+        places = self._drawer.some(self._places.lists)
         rows = await self._read_together(node, places)
         if not rows:
             return
         await trio.sleep(self._rng.expovariate(1 / self._options.think_seconds))
         node = await self._sim.ready()
         wanted = [
-            self._guarded(node, place, row) for place, row in zip(places, rows, strict=True)
+            self._drawer.guarded(self._maker(node, place), place, row)
+            for place, row in zip(places, rows, strict=True)
         ]
         await self._transact(wanted)
-
-    def _guarded(self, node: Node, place: Place, row: Row | None) -> _Wanted:
-        """An append or a check that succeeds only if the list is as it was read."""
-        rng, maker = self._rng, self._maker(node, place)
-        seen = self._seen(place, row)
-        assert isinstance(seen, tuple)
-        version = 0 if row is None else row.hlc
-        value = self._value()
-        choice = rng.random()
-        if choice < 0.2:
-            command: Action = maker.check_version(place, row)
-            return _Wanted(place, command, seen=seen, knows=True)
-        if choice < 0.35:
-            return _Wanted(place, maker.check(place, seen), seen=seen, knows=True)
-        if choice < 0.6:
-            update = msgspec.structs.replace(maker.append(place, value), version=version)
-            return _Wanted(place, update, append=value, seen=seen, knows=True)
-        put = maker.whole_list(place, seen, value)
-        if choice < 0.8 or not seen:
-            put = msgspec.structs.replace(put, version=version)
-        else:
-            put = msgspec.structs.replace(
-                put, condition=condition_of("e = :seen"), values={":seen": as_list(seen)}
-            )
-        return _Wanted(place, put, append=value, seen=seen, knows=True)
 
     async def write_askew(self, node: Node) -> None:
         """Two lists, one checked and the other appended to: what write skew is made of."""
@@ -248,15 +184,11 @@ class TransactionClient:
         maker = self._maker(node, checked)
         seen = self._seen(checked, _table(node, checked).get(maker.key(checked)))
         assert isinstance(seen, tuple)
-        check = _Wanted(checked, maker.check(checked, seen), seen=seen, knows=True)
-        append = self._to_append(self._maker(node, written), written)
+        check = Wanted(checked, maker.check(checked, seen), seen=seen, knows=True)
+        append = self._drawer.append(self._maker(node, written), written)
         await self._transact([check, append])
 
-    def _to_append(self, maker: Maker, place: Place) -> _Wanted:
-        value = self._value()
-        return _Wanted(place, maker.append(place, value), append=value)
-
-    async def _transact(self, wanted: list[_Wanted]) -> None:
+    async def _transact(self, wanted: list[Wanted]) -> None:
         """Ask for a transaction, again and again while it has a token and is not known."""
         rng = self._rng
         self._rng.shuffle(wanted)
@@ -282,7 +214,7 @@ class TransactionClient:
             await self._ask_once_more(wanted, token, offset_ms)
 
     async def _attempt(
-        self, wanted: list[_Wanted], token: str | None, offset_ms: int | None = None
+        self, wanted: list[Wanted], token: str | None, offset_ms: int | None = None
     ) -> tuple[Status, Outcome | None]:
         """One attempt; DONE if it, or one before it, was committed.
 
@@ -313,7 +245,7 @@ class TransactionClient:
             self._tally.refused += 1
         return Status.FAILED, outcome
 
-    async def _ask_once_more(self, wanted: list[_Wanted], token: str, offset_ms: int) -> None:
+    async def _ask_once_more(self, wanted: list[Wanted], token: str, offset_ms: int) -> None:
         """A token that was used is known: with the same request, and with another."""
         if self._rng.random() < 0.5:
             _, outcome = await self._attempt(wanted, token, offset_ms)
@@ -337,7 +269,7 @@ class TransactionClient:
         name: str,
         invoked: int,
         status: Status,
-        wanted: list[_Wanted],
+        wanted: list[Wanted],
         outcome: Outcome | None,
     ) -> None:
         returned = self._tick()
@@ -377,7 +309,7 @@ class TransactionClient:
     async def read_several(self, node: Node) -> None:
         """Any items together."""
         await self._read_together(
-            node, self._some([*self._places.lists, *self._places.registers])
+            node, self._drawer.some([*self._places.lists, *self._places.registers])
         )
 
     async def _read_together(self, node: Node, places: list[Place]) -> list[Row | None]:
@@ -407,7 +339,7 @@ class TransactionClient:
 
     async def transfer(self, node: Node) -> None:
         """From one account to others, if it has as much."""
-        accounts = self._some(self._places.accounts)
+        accounts = self._drawer.some(self._places.accounts)
         if len(accounts) < 2:
             return
         self._tally.transactions += 1
@@ -415,7 +347,7 @@ class TransactionClient:
         wanted = []
         for number, place in enumerate(accounts):
             change = amount if number else -amount * (len(accounts) - 1)
-            wanted.append(_Wanted(place, self._maker(node, place).add(place, change, "moved")))
+            wanted.append(Wanted(place, self._maker(node, place).add(place, change, "moved")))
         await self._attempt(wanted, None)
 
     async def count_money(self, node: Node) -> bool:
@@ -432,23 +364,23 @@ class TransactionClient:
 
     async def append(self, node: Node) -> None:
         """To one list."""
-        place = self._draw(self._places.lists)
-        await self._write(node, self._to_append(self._maker(node, place), place))
+        place = self._drawer.one(self._places.lists)
+        await self._write(node, self._drawer.append(self._maker(node, place), place))
 
     async def append_guarded(self, node: Node) -> None:
         """Read a list, and append if it is still so."""
-        place = self._draw(self._places.lists)
+        place = self._drawer.one(self._places.lists)
         row = _table(node, place).get(self._maker(node, place).key(place))
-        one = self._guarded(node, place, row)
+        one = self._drawer.guarded(self._maker(node, place), place, row)
         if one.append is not None:
             await self._write(node, one)
 
     async def put_or_delete(self, node: Node) -> None:
         """One register."""
-        place = self._draw(self._places.registers)
-        await self._write(node, self._any_action(node, place))
+        place = self._drawer.one(self._places.registers)
+        await self._write(node, self._drawer.any_action(self._maker(node, place), place))
 
-    async def _write(self, node: Node, one: _Wanted) -> None:
+    async def _write(self, node: Node, one: Wanted) -> None:
         place, command = one.place, one.command
         assert isinstance(command, (Put, UpdateItem, Delete))
         ref = _table(node, place)
@@ -483,7 +415,7 @@ class TransactionClient:
 
     async def read(self, node: Node) -> None:
         """One item."""
-        place = self._draw([*self._places.lists, *self._places.registers])
+        place = self._drawer.one([*self._places.lists, *self._places.registers])
         name, invoked = self._new_name(), self._tick()
         row = _table(node, place).get(self._maker(node, place).key(place))
         read = {place.name: self._seen(place, row)}
@@ -531,23 +463,6 @@ class TransactionClient:
     def _new_name(self) -> str:
         self._count += 1
         return f"{self.name}.{self._count}"
-
-    def _value(self) -> str:
-        self._count += 1
-        return f"{self.name}-{self._count}"
-
-    def _draw(self, places: list[Place]) -> Place:
-        """One of them, the first more often than others."""
-        hot = self._options.hot
-        if hot and self._rng.random() < hot:
-            return places[0]
-        return self._rng.choice(places)
-
-    def _some(self, places: list[Place]) -> list[Place]:
-        """A few of them, each once."""
-        count = self._rng.randint(1, self._wanted.actions_max)
-        drawn = {place.name: place for place in (self._draw(places) for _ in range(count))}
-        return list(drawn.values())
 
     def _maker(self, node: Node, place: Place) -> Maker:
         return Maker(_table(node, place).table, self._rng)
