@@ -23,6 +23,7 @@ from .errors import ConfigurationError
 from .limits import (
     CONNECTIONS_SETTING_MAX,
     LOG_DIRECTORIES_MAX,
+    MEMTABLE_BYTES_DEFAULT,
     MEMTABLE_BYTES_MAX,
     MEMTABLE_BYTES_MIN,
     PARTITIONS_PER_TABLE_MAX,
@@ -52,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_dirs: tuple[str, ...] = ()
     adopt_log_dirs: bool = False
     partitions_per_table: int = 1
-    memtable_bytes: int = 16 * 1024 * 1024
+    memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     max_connections: int = 1024
     log_level: str = "info"
 

@@ -72,7 +72,7 @@ class Flusher:
     def crowded(self) -> bool:
         """Whether partitions must wait: both layers are full."""
         return self._btree.frozen_bytes > 0 and (
-            self._btree.mutable_bytes >= 2 * self._memtable_bytes
+            self._btree.mutable_bytes >= self._memtable_bytes
         )
 
     async def run(self) -> None:

@@ -21,6 +21,7 @@ from ..limits import (
     CLOSE_SECONDS_MAX,
     HEAL_STEP_SECONDS,
     HEAL_WATCH_SECONDS,
+    MEMTABLE_BYTES_DEFAULT,
     STORAGE_RETRY_SECONDS,
 )
 from ..model.schema import GlobalIndex, Table
@@ -51,7 +52,7 @@ class NodeSettings(msgspec.Struct, frozen=True):
     """What a node can be told. Sizes in bytes, times in seconds."""
 
     region: str = "us-east-1"
-    memtable_bytes: int = 16 * 1024 * 1024
+    memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     flush_interval_seconds: float = 5.0
     partitions_per_table: int = 1
     #: An artificial lag of global indexes, for tests of programs that must live with one.

@@ -76,11 +76,16 @@ def test_one_seed_gives_one_trace(seed: int) -> None:
     assert run_world(seed) == run_world(seed)
 
 
+def test_one_seed_gives_one_trace_of_transactions() -> None:
+    assert run_world(8, "transactions") == run_world(8, "transactions")
+
+
 def test_another_process_with_other_string_hashes_gives_the_same_traces() -> None:
     seeds = SEEDS[:3]
     program = (
         "from millstream.simulation.world import run_world\n"
-        f"for seed in {seeds}: print(run_world(seed).trace)"
+        f"for seed in {seeds}: print(run_world(seed).trace)\n"
+        "print(run_world(9, 'transactions').trace)"
     )
     said = subprocess.run(
         [sys.executable, "-c", program],
@@ -90,4 +95,5 @@ def test_another_process_with_other_string_hashes_gives_the_same_traces() -> Non
         text=True,
         check=True,
     ).stdout
-    assert said.split() == [run_world(seed).trace for seed in seeds]
+    traces = [run_world(seed).trace for seed in seeds]
+    assert said.split() == [*traces, run_world(9, "transactions").trace]

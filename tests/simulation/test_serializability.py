@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from millstream.simulation.cycles import shortest_cycle, shortest_path, strongly_connected
 from millstream.simulation.serializability import check_history
-from millstream.simulation.transaction_history import Anomaly, Operation, Seen, Status
+from millstream.simulation.transaction_history import (
+    Anomaly,
+    Operation,
+    Seen,
+    Status,
+    TransactionHistory,
+)
 
 History = list[Operation]
 
@@ -197,6 +203,49 @@ def test_a_cycle_is_told_with_its_reasons() -> None:
         "    t -wr-> r: 1 was the last of x as read",
         "    r -rw-> t: 1 follows y as read, []",
     ]
+
+
+# Versions.
+
+CHECKED: History = [
+    append("a", 1, "x", "1"),
+    op("t", 3, 9, reads={"x": ("1",)}, appends={"y": "1", "z": "1"}),
+    append("b", 4, "x", "2"),
+    op("all", 30, 31, reads={"x": ("1", "2"), "y": ("1",), "z": ("1",)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("versions", "wanted"),
+    [
+        ({("x", "1"): 10, ("y", "1"): 20, ("z", "1"): 20, ("x", "2"): 30}, None),
+        ({("x", "1"): 10, ("x", "2"): 30}, None),
+        ({("x", "1"): 10, ("y", "1"): 20, ("z", "1"): 21}, "torn version"),
+        ({("x", "1"): 10, ("x", "2"): 9}, "version order"),
+        ({("x", "1"): 20, ("y", "1"): 15}, "version order"),
+        # What was checked changed before the version of the transaction that had checked it: a
+        # cut between the two holds the change without what comes before it.
+        ({("y", "1"): 40, ("x", "2"): 30}, "version order"),
+    ],
+)
+def test_versions_are_an_order_that_explains(
+    versions: dict[tuple[str, str], int], wanted: str | None
+) -> None:
+    if wanted is None:
+        check_history(CHECKED, versions=versions)
+        return
+    with pytest.raises(Anomaly) as caught:
+        check_history(CHECKED, versions=versions)
+    assert caught.value.name == wanted
+
+
+def test_a_value_is_seen_with_one_version() -> None:
+    history = TransactionHistory()
+    history.note_version("x", "1", 10)
+    history.note_version("x", "1", 10)
+    history.note_version("y", "1", 11)
+    with pytest.raises(Anomaly):
+        history.note_version("x", "1", 11)
 
 
 def test_cycles() -> None:

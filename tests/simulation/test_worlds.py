@@ -7,11 +7,12 @@ import pytest
 from millstream.simulation import options as world_options
 from millstream.simulation.__main__ import main
 from millstream.simulation.determinism import Streams
-from millstream.simulation.options import draw_options, turned
+from millstream.simulation.options import draw_options, draw_transaction_options, turned
+from millstream.simulation.transaction_clients import TransactionClient
 from millstream.simulation.world import Report, SimulationFailed, run_world
 
 from .mutants import applied
-from .seeds import SEEDS
+from .seeds import SEEDS, TRANSACTION_SEEDS
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,31 @@ def test_the_worlds_were_eventful(reports: list[Report]) -> None:
     assert sum(report.entries_observed for report in reports) > 0
 
 
+@pytest.fixture(scope="module")
+def transaction_reports() -> list[Report]:
+    return []
+
+
+@pytest.mark.parametrize("seed", TRANSACTION_SEEDS)
+def test_world_of_transactions(seed: int, transaction_reports: list[Report]) -> None:
+    transaction_reports.append(run_world(seed, "transactions"))
+
+
+def test_the_worlds_of_transactions_were_eventful(transaction_reports: list[Report]) -> None:
+    reports = transaction_reports
+    assert sum(report.transactions for report in reports) > 50 * len(reports)
+    assert sum(report.committed for report in reports) > 10 * len(reports)
+    assert sum(report.contended for report in reports) > 5 * len(reports)
+    assert sum(report.refused for report in reports) > len(reports)
+    assert sum(report.unknown for report in reports) > len(reports)
+    assert sum(report.replayed for report in reports) > 0
+    assert sum(report.snapshots for report in reports) > len(reports)
+    assert sum(report.coordinator_deaths for report in reports) > len(reports)
+    assert sum(report.crashes for report in reports) > len(reports)
+    assert sum(report.crashes_at_a_step for report in reports) > 0
+    assert sum(report.edges for report in reports) > 100 * len(reports)
+
+
 def test_worlds_differ() -> None:
     drawn = [draw_options(seed, Streams(seed).stream("options")) for seed in range(200)]
     assert {options.log_engine for options in drawn} == {"memory", "segments"}
@@ -45,6 +71,16 @@ def test_worlds_differ() -> None:
     assert {options.partitions for options in drawn} == {1, 2, 4}
     assert {options.local_index for options in drawn} == {None, "ALL", "KEYS_ONLY", "INCLUDE"}
     assert len({options.knobs["INDEX_CHUNK_ROWS"] for options in drawn}) > 2
+
+
+def test_worlds_of_transactions_differ() -> None:
+    drawn = [draw_transaction_options(seed, Streams(seed).stream("t")) for seed in range(100)]
+    wanted = [options.transactions for options in drawn]
+    assert all(options is not None for options in wanted)
+    assert {options.actions_max for options in wanted if options is not None} == {2, 4, 6}
+    assert {options.tokens for options in wanted if options is not None} == {0.0, 0.3, 0.8}
+    for kind in wanted[0].weights if wanted[0] is not None else ():
+        assert hasattr(TransactionClient, kind)
 
 
 def test_knobs_are_turned_for_one_world_only() -> None:
@@ -56,7 +92,8 @@ def test_knobs_are_turned_for_one_world_only() -> None:
 
 
 def test_the_first_value_of_a_knob_is_the_engines_own() -> None:
-    for name, (module, values) in world_options._KNOBS.items():
+    knobs = {**world_options._KNOBS, **world_options._TRANSACTION_KNOBS}
+    for name, (module, values) in knobs.items():
         assert getattr(module, name) == values[0]
 
 
