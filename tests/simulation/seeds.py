@@ -8,4 +8,4 @@ SEEDS = list(range(1, 1 + int(os.environ.get("SIM_WORLDS", "20"))))
 #: What needs many worlds runs only when many were asked for.
 MANY = len(SEEDS) >= 100
 #: Worlds of transactions cost more: fewer of them, unless more were asked for.
-TRANSACTION_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:8]
+TRANSACTION_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:6]

@@ -71,21 +71,21 @@ def test_streams_do_not_disturb_each_other() -> None:
     assert Streams(2).stream("b").random() != wanted
 
 
-@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("seed", SEEDS[:3])
 def test_one_seed_gives_one_trace(seed: int) -> None:
     assert run_world(seed) == run_world(seed)
 
 
 def test_one_seed_gives_one_trace_of_transactions() -> None:
-    assert run_world(8, "transactions") == run_world(8, "transactions")
+    assert run_world(6, "transactions") == run_world(6, "transactions")
 
 
 def test_another_process_with_other_string_hashes_gives_the_same_traces() -> None:
-    seeds = SEEDS[:3]
+    seeds = SEEDS[:2]
     program = (
         "from millstream.simulation.world import run_world\n"
         f"for seed in {seeds}: print(run_world(seed).trace)\n"
-        "print(run_world(9, 'transactions').trace)"
+        "print(run_world(6, 'transactions').trace)"
     )
     said = subprocess.run(
         [sys.executable, "-c", program],
@@ -96,4 +96,4 @@ def test_another_process_with_other_string_hashes_gives_the_same_traces() -> Non
         check=True,
     ).stdout
     traces = [run_world(seed).trace for seed in seeds]
-    assert said.split() == [*traces, run_world(9, "transactions").trace]
+    assert said.split() == [*traces, run_world(6, "transactions").trace]

@@ -20,8 +20,16 @@ RARE = {
 }
 
 
-#: Defect of transactions -> a world that showed it when this was written: it is tried first.
+#: Defect -> a world that showed it when this was written: it is tried first.
 SHOWN_BY = {
+    "effects_are_applied_before_they_are_durable": 4,
+    "a_refusal_does_not_wait_for_what_it_read": 5,
+    "an_unknown_outcome_is_told_as_success": 10,
+    "a_failed_append_is_retried_without_rereading_the_log": 4,
+    "the_position_is_stored_before_its_rows": 10,
+    "rows_are_stored_before_their_position": 10,
+    "local_entries_are_never_removed": 2,
+    "a_failed_commit_is_taken_for_done": 3,
     "a_transaction_commits_without_the_ledger": 6,
     "recovery_aborts_what_is_decided": 6,
     "promises_are_lost_at_a_flush": 2,
@@ -39,12 +47,12 @@ SHOWN_BY = {
 @pytest.mark.parametrize("name", [name for name in MUTANTS if MANY or name not in RARE])
 def test_mutant_is_caught(name: str) -> None:
     with applied(name), pytest.raises(SimulationFailed):
-        for seed in SEEDS:
+        for seed in [SHOWN_BY.get(name, 1), *SEEDS]:
             run_world(seed)
 
 
 @pytest.mark.parametrize("name", TRANSACTION_MUTANTS)
 def test_transaction_mutant_is_caught(name: str) -> None:
     with applied(name), pytest.raises(SimulationFailed):
-        for seed in [SHOWN_BY[name], *SEEDS]:
+        for seed in [SHOWN_BY.get(name, 1), *SEEDS]:
             run_world(seed, "transactions")
