@@ -150,8 +150,10 @@ class TransactionClient:
         """Read everything once more, when everything is at rest."""
         self._count += 1
         everything = [*self._places.lists, *self._places.registers]
-        assert await self._read_together(node, everything), "somebody holds an item at rest"
-        assert await self.count_money(node), "somebody holds an account at rest"
+        rows = await self._read_together(node, everything)
+        assert rows, "somebody holds an item at rest"
+        is_counted = await self.count_money(node)
+        assert is_counted, "somebody holds an account at rest"
 
     # Transactions.
 
@@ -394,7 +396,8 @@ class TransactionClient:
             if one.append is not None:
                 seen = reads[place.name]
                 assert isinstance(seen, tuple)
-                assert self._seen(place, result.new) == (*seen, one.append), "an update went wrong"
+                after = self._seen(place, result.new)
+                assert after == (*seen, one.append), "an update went wrong"
         elif isinstance(result, Refused):
             status = Status.FAILED
             self._tally.refused += 1
