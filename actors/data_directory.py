@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -181,15 +181,18 @@ def _open_copies(disk: Disk, paths: Sequence[str], engine: LogEngine) -> list[Lm
     damage: Corrupt | None = None
     for path in paths:
         try:
-            store = open_lmdb(path)
-            if not _reaches_the_logs(store, engine):
-                store.close()
-                raise Corrupt("it is older than the logs reach")
-            found.append(store)
+            found.append(open_lmdb(path))
         except Corrupt as error:
             logger.error("the tree in %s cannot be used: %s", path, error)
             damage = error
             found.append(None)
+    needed = _lsns_needed([store for store in found if store is not None], engine)
+    for number, store in enumerate(found):
+        if store is not None and not _reaches(store, needed):
+            logger.error("the tree in %s is older than the logs reach", paths[number])
+            damage = Corrupt("the tree is older than the logs reach")
+            store.close()
+            found[number] = None
     healthy = next((store for store in found if store is not None), None)
     if healthy is None:
         assert damage is not None
@@ -204,17 +207,27 @@ def _open_copies(disk: Disk, paths: Sequence[str], engine: LogEngine) -> list[Lm
     return stores
 
 
-def _reaches_the_logs(store: TreeStore, engine: LogEngine) -> bool:
-    """Whether every log begins early enough to bring this tree up to date.
+def _lsns_needed(stores: Sequence[TreeStore], engine: LogEngine) -> dict[str, int]:
+    """What each log demands of a tree that it shall bring up to date: the LSN before its first.
 
-    One that was away while the others went on may not: its logs have been trimmed meanwhile.
+    Only of logs that some tree knows: one that none knows is new, or left behind by its table.
     """
-    logs = set(engine.list())
-    for key, stored in store.meta_range(POSITION_PREFIX):
-        log_id = key.removeprefix(POSITION_PREFIX).decode()
-        if log_id in logs and decode_position(stored).lsn < engine.first(log_id) - 1:
-            return False
-    return True
+    known = {log_id for store in stores for log_id in _positions(store)}
+    return {log_id: engine.first(log_id) - 1 for log_id in engine.list() if log_id in known}
+
+
+def _reaches(store: TreeStore, needed: Mapping[str, int]) -> bool:
+    """Whether the logs begin early enough for this tree. One that was away may be too old."""
+    positions = _positions(store)
+    return all(positions.get(log_id, 0) >= lsn for log_id, lsn in needed.items())
+
+
+def _positions(store: TreeStore) -> dict[str, int]:
+    """Log -> the LSN up to which its entries are in the tree."""
+    return {
+        key.removeprefix(POSITION_PREFIX).decode(): decode_position(stored).lsn
+        for key, stored in store.meta_range(POSITION_PREFIX)
+    }
 
 
 def replace_tree(disk: Disk, path: str, healthy: LmdbStore) -> None:

@@ -311,3 +311,26 @@ async def test_an_unfinished_tree_is_put_aside(tmp_path: Path) -> None:
     (tmp_path / "data" / "tree" / "data.mdb").write_bytes(b"\xff" * 16384)
     async with open_node(str(tmp_path / "data"), NodeSettings()) as node:
         await make_table(node)
+
+
+async def test_a_tree_that_was_away_before_its_first_flush_is_made_again(tmp_path: Path) -> None:
+    """Found by make crash: it had no position at all, and so seemed to reach every log."""
+    path = str(tmp_path / "data")
+    copies = tuple(str(tmp_path / name) for name in "abc")
+    options: dict[str, Any] = {"log_engine": "auto", "log_directories": copies}
+    settings = NodeSettings(flush_interval_seconds=1e9)
+    async with open_node(path, settings, **options) as node:
+        ref = await make_table(node)
+        await ref.write(put(ref, pk="0"))
+        shutil.copytree(tmp_path / "b" / "tree", tmp_path / "kept")
+    for number in range(1, 4):
+        async with open_node(path, settings, **options) as node:
+            found = node.tables.find("", "t")
+            assert found is not None
+            await found.write(put(found, pk=str(number)))
+    shutil.rmtree(tmp_path / "b" / "tree")
+    shutil.copytree(tmp_path / "kept", tmp_path / "b" / "tree")
+    async with open_node(path, settings, **options) as node:
+        found = node.tables.find("", "t")
+        assert found is not None
+        assert len(bodies(found)) == 4
