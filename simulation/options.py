@@ -187,6 +187,7 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
     def sometimes(chance: float, low: float, high: float) -> float:
         return rng.uniform(low, high) if rng.random() < chance else 0.0
 
+    failure = rng.choice((0.0, 0.0, 0.02, 0.1, 0.25))
     return msgspec.structs.replace(
         world,
         nodes=1,
@@ -202,8 +203,9 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
         # (a failed sync) while promises are open.
         faults=msgspec.structs.replace(
             world.faults,
-            mishap_interval_seconds=rng.choice((0.2, 0.7, 2.0)),
-            log_sync_failure=rng.choice((0.0, 0.0, 0.02, 0.1, 0.25)),
+            # Where a quarter of all syncs fail, a node needs a while to start at all.
+            mishap_interval_seconds=max(rng.choice((0.2, 0.7, 2.0)), 8 * failure),
+            log_sync_failure=failure,
         ),
         scratch_table=False,
         index_changes=rng.random() < 0.3,
