@@ -146,7 +146,11 @@ class MemoryLogEngine:
         log = self._log(log_id)
         before = min(before, log.tail)
         if before > log.first:
-            self._untrimmed.setdefault(log_id, log)
+            # The whole log as a crash may bring it back: what was appended since the first trim
+            # that is not synced yet is in ``log`` only.
+            earlier = self._untrimmed.get(log_id, log)
+            whole = earlier.entries[: log.first - earlier.first] + log.entries
+            self._untrimmed[log_id] = _Log(earlier.first, whole, log.last)
             kept = log.entries[before - log.first :]
             self._logs[log_id] = _Log(before, kept, log.last)
 
