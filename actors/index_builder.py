@@ -68,6 +68,11 @@ class IndexBuilder:
         self.filled = trio.Event()
 
     @property
+    def index_name(self) -> str:
+        """The index that this builder fills."""
+        return self._name
+
+    @property
     def lsn(self) -> int:
         """Base entries up to here are carried over; the base log keeps what is above."""
         return self.progress.lsn

@@ -484,7 +484,7 @@ class SchemaChanges:
         name = _builder_task(base, target)
         if name not in self._tasks:
             builder = self._builders[base.log_id, target.log_id]
-            self._tasks.start(name, self._run_builder, builder, base, target)
+            self._tasks.start(name, self._run_builder, builder, base)
 
     async def _stop_builders(self, table: Table, index: GlobalIndex) -> None:
         for base in table.partitions:
@@ -499,9 +499,7 @@ class SchemaChanges:
             logger.critical("log %s is not served any more: %s", actor.log_id, error)
             actor.refuse(Unavailable("The partition is damaged and is not served"))
 
-    async def _run_builder(
-        self, builder: IndexBuilder, base: Partition, target: Partition
-    ) -> None:
+    async def _run_builder(self, builder: IndexBuilder, base: Partition) -> None:
         try:
             await builder.run()
         except Unavailable:
@@ -509,7 +507,7 @@ class SchemaChanges:
         except StorageError as error:
             # The index would fall behind without a word: rather no writes than wrong answers.
             logger.critical("the index builder of log %s has stopped: %s", base.log_id, error)
-            self._actors[base.log_id].throttled_by.add(target.log_id)
+            self._actors[base.log_id].throttled_by.add(builder.index_name)
 
 
 def _builder_task(base: Partition, target: Partition) -> str:

@@ -31,7 +31,7 @@ DYNAMODB_LOCAL = "DynamoDB Local"
 MOTO = "moto"
 BEFORE = "millstream before"
 MEMTABLE_BYTES = 16 * 1024 * 1024
-"""A quarter of the largest, so that a run of seconds pays for flushing to the tree."""
+"""Small enough that a run of seconds pays for flushing to the tree."""
 VARIABLES = {
     DYNALITE: "MILLSTREAM_BENCH_DYNALITE",
     DYNAMODB_LOCAL: "MILLSTREAM_BENCH_DYNAMODB_LOCAL",
