@@ -27,6 +27,9 @@ from .limits import (
     MEMTABLE_BYTES_MAX,
     MEMTABLE_BYTES_MIN,
     PARTITIONS_PER_TABLE_MAX,
+    STREAM_RETENTION_SECONDS,
+    STREAM_RETENTION_SECONDS_MAX,
+    STREAM_SHARD_SECONDS,
 )
 
 LOG_ENGINES = ("auto", "leveldb", "segments")
@@ -54,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     adopt_log_dirs: bool = False
     partitions_per_table: int = 1
     memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
+    stream_retention_seconds: int = STREAM_RETENTION_SECONDS
+    stream_shard_seconds: int = STREAM_SHARD_SECONDS
     max_connections: int = 1024
     log_level: str = "info"
 
@@ -219,6 +224,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "memtable_bytes", "BYTES", _whole(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX),
         "committed writes kept in memory before they go to the tree",
+    ),
+    Setting(
+        "stream_retention_seconds", "SECONDS", _whole(60, STREAM_RETENTION_SECONDS_MAX),
+        "how long a stream's records are kept",
+    ),
+    Setting(
+        "stream_shard_seconds", "SECONDS", _whole(60, STREAM_RETENTION_SECONDS_MAX),
+        "after how long a stream's shard is closed and a child goes on",
     ),
     Setting(
         "max_connections", "COUNT", _whole(1, CONNECTIONS_SETTING_MAX),

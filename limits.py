@@ -199,6 +199,24 @@ TRANSACTION_RECOVERY_SECONDS = 1.0
 TOKEN_SWEEP_SECONDS = 60.0
 TOKEN_SWEEP_ROWS = 2_000
 
+# Streams (D: records are kept for 24 hours, shards roll over about every 4, an iterator is good for
+# 15 minutes, a page has 1,000 records or 1 MB, 100 shards or streams are listed at a time; S: an
+# iterator names a table of up to 255 characters; a read looks at so much of a log that shows
+# nothing before it answers; what has expired is looked for this often).
+STREAM_RETENTION_SECONDS = 24 * 3600
+STREAM_RETENTION_SECONDS_MAX = 366 * 24 * 3600
+STREAM_SHARD_SECONDS = 4 * 3600
+ITERATOR_MILLISECONDS_MAX = 15 * 60 * 1000
+ITERATOR_CHARACTERS_MAX = 2048
+STREAM_PAGE_RECORDS_MAX = 1000
+STREAM_PAGE_BYTES_MAX = 1024 * 1024
+STREAM_LIST_MAX = 100
+STREAM_READ_BYTES = 256 * 1024
+STREAM_SCAN_ENTRIES_MAX = 2000
+STREAM_WATCH_SECONDS = 60.0
+# Records read between two checkpoints (S: about 2 ms at 10 us each).
+STREAM_SLICE_RECORDS = 128
+
 # Bodies beyond this are decoded without the garbage collector (S: below it there are too few
 # objects for a full collection).
 COLLECTED_BODY_BYTES_MAX = 128 * 1024

@@ -46,6 +46,8 @@ async def run_service(
         region=settings.region,
         memtable_bytes=settings.memtable_bytes,
         partitions_per_table=settings.partitions_per_table,
+        stream_retention_seconds=settings.stream_retention_seconds,
+        stream_shard_seconds=settings.stream_shard_seconds,
     )
     try:
         async with open_node(

@@ -2,7 +2,8 @@
 
 Its commit decides every change of schema; what must then be made or removed (logs, trees, index
 entries) follows from it, and is finished on the next start if a crash came in between. Rows are
-``Table`` values under (namespace, name); one more row counts the trees given out.
+``Table`` values under (namespace, name); one more row counts the trees given out; *entries* of
+other kinds (streams, event source mappings, functions) are bytes under (kind, name).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from base64 import b64decode, b64encode
 import msgspec
 
 from ..errors import Corrupt, WrongFormat
-from ..model.keys import encode_component, table_key
+from ..model.keys import encode_component, prefix_end, table_key
 from ..model.schema import (
     HASH_SPACE_END,
     TABLE_FORMAT,
@@ -28,6 +29,7 @@ from .partition import PartitionActor
 
 CATALOG_LOG = "catalog"
 CATALOG_TREE = 1
+_ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.
 FIRST_TREE = 4
 
@@ -72,7 +74,10 @@ class Catalog:
             if key == _SEQUENCE_KEY:
                 continue
             try:
-                packed = b64decode(decode_item(row.body)["table"]["B"])
+                item = decode_item(row.body)
+                if "entry" in item:
+                    continue
+                packed = b64decode(item["table"]["B"])
                 table = msgspec.msgpack.decode(packed, type=Table)
             except (msgspec.DecodeError, KeyError) as error:
                 raise Corrupt("a row of the catalog cannot be read") from error
@@ -100,9 +105,36 @@ class Catalog:
         """Forget ``table``; durable when this returns."""
         await self._partition.write(Delete(_row_key(table)))
 
+    def entries(self, kind: str) -> dict[str, bytes]:
+        """What ``save_entry`` has kept of this kind, by name."""
+        low = table_key(encode_component("S", {"S": _ENTRY + kind}), None)
+        found: dict[str, bytes] = {}
+        for _, row in self._partition.rows(CATALOG_TREE, low, prefix_end(low)):
+            item = decode_item(row.body)
+            found[item["name"]["S"]] = b64decode(item["entry"]["B"])
+        return found
+
+    async def save_entry(self, kind: str, name: str, data: bytes) -> None:
+        """Keep ``data`` as the entry ``name`` of its kind; durable when this returns.
+
+        ``name`` has at most 1024 bytes of UTF-8, the sort key's limit; ``data`` is moderate.
+        """
+        item = {"name": {"S": name}, "entry": {"B": b64encode(data).decode()}}
+        await self._put(_entry_key(kind, name), item)
+
+    async def remove_entry(self, kind: str, name: str) -> None:
+        """Forget an entry; durable when this returns. One that is not there is no error."""
+        await self._partition.write(Delete(_entry_key(kind, name)))
+
     async def _put(self, key: bytes, item: Item) -> None:
         body = encode_item(item)
         await self._partition.write(Put(key, item, body, len(body)))
+
+
+def _entry_key(kind: str, name: str) -> bytes:
+    return table_key(
+        encode_component("S", {"S": _ENTRY + kind}), encode_component("S", {"S": name})
+    )
 
 
 def _row_key(table: Table) -> bytes:

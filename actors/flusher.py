@@ -90,6 +90,7 @@ class Flusher:
     async def flush(self) -> None:
         """Bring everything committed so far into the tree, synced; then trim the logs."""
         async with self._lock:
+            #: Up to where each log's effects will be in the tree.
             flushed: list[tuple[PartitionActor, int]] = []
             frozen = self._btree.frozen
             if frozen is None:
@@ -101,7 +102,7 @@ class Flusher:
                             position_key(partition.log_id), encode_position(machine.position())
                         )
                         machine.dirty = False
-                        flushed.append((partition, machine.lsn))
+                    flushed.append((partition, machine.lsn))
                 frozen = self._btree.freeze()
             if frozen is not None:
                 try:
@@ -121,10 +122,14 @@ class Flusher:
     async def _trim(self, flushed: list[tuple[PartitionActor, int]]) -> None:
         engine = self._log_writer.engine
         holds = self._holds()
-        cuts = [
-            (partition.log_id, min(lsn + 1, holds.get(partition.log_id, lsn + 1)))
-            for partition, lsn in flushed
-        ]
+        known = set(engine.list())
+        cuts = []
+        for partition, lsn in flushed:
+            log_id = partition.log_id
+            # A log keeps its last entry in any case.
+            before = min(lsn, holds.get(log_id, lsn))
+            if log_id in known and before > engine.first(log_id):
+                cuts.append((log_id, min(lsn + 1, holds.get(log_id, lsn + 1))))
 
         def trim() -> None:
             known = set(engine.list())

@@ -23,6 +23,8 @@ from ..limits import (
     HEAL_WATCH_SECONDS,
     MEMTABLE_BYTES_DEFAULT,
     STORAGE_RETRY_SECONDS,
+    STREAM_RETENTION_SECONDS,
+    STREAM_SHARD_SECONDS,
 )
 from ..model.schema import GlobalIndex, Table
 from ..model.schema import Partition as PartitionRange
@@ -42,6 +44,7 @@ from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .partition import PartitionActor
 from .schema_changes import SchemaChanges
+from .streams import Streams
 from .tables import Tables
 from .transactions import LEDGER_LOG, LEDGER_TABLE, LEDGER_TREE, Coordinator
 
@@ -55,6 +58,9 @@ class NodeSettings(msgspec.Struct, frozen=True):
     memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     flush_interval_seconds: float = 5.0
     partitions_per_table: int = 1
+    #: How long a stream's records are kept, and when its shards roll over.
+    stream_retention_seconds: float = STREAM_RETENTION_SECONDS
+    stream_shard_seconds: float = STREAM_SHARD_SECONDS
     #: An artificial lag of global indexes, for tests of programs that must live with one.
     index_delay_seconds: float = 0.0
 
@@ -104,6 +110,7 @@ class Node:
         self._changes = SchemaChanges(
             catalog,
             self.log_writer,
+            lambda changes: self._make_streams(catalog, changes),
             self._make_actor,
             nursery,
             self._new_id,
@@ -126,9 +133,23 @@ class Node:
         await coordinator.clean_ledger()
         self.tables = Tables(self._changes, coordinator, self.host.clock, self.settings.region)
         nursery.start_soon(coordinator.run)
+        nursery.start_soon(self._changes.streams.run)
         nursery.start_soon(self.flusher.run)
         if isinstance(engine, ReplicatedLogEngine):
             nursery.start_soon(self._heal_log, engine)
+
+    def _make_streams(self, catalog: Catalog, changes: SchemaChanges) -> Streams:
+        return Streams(
+            catalog,
+            self.log_writer.engine,
+            changes.actors_by_log,
+            self.host.clock.now_ms,
+            lambda: self.host.entropy.token_bytes(4).hex(),
+            changes.delete_logs,
+            self.flusher.note_commit,
+            self.settings.stream_retention_seconds,
+            self.settings.stream_shard_seconds,
+        )
 
     async def _open_system_partition(self, table: Table, nursery: trio.Nursery) -> PartitionActor:
         """The one partition of a table that belongs to the node itself, made at the first start."""

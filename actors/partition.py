@@ -128,8 +128,8 @@ class PartitionActor:
         self._mailbox: Mailbox[_Message] = Mailbox()
         #: Asks that found the batch full, in order, until the append in flight is done.
         self._backlog: list[_Ask | _Record] = []
-        #: Those who wait for the log to grow.
-        self._growth = trio.lowlevel.ParkingLot()
+        #: Those who wait for the log to grow; woken also when a stream on it changes.
+        self.growth = trio.lowlevel.ParkingLot()
         #: Set when the Claim is durable and asks are answered, or when they are refused for good.
         self.serving = trio.Event()
         #: Set by an index builder that has fallen too far behind.
@@ -210,7 +210,7 @@ class PartitionActor:
     async def wait_beyond(self, lsn: int) -> None:
         """Return when an entry above ``lsn`` is committed."""
         while self.machine.lsn <= lsn:
-            await self._growth.park()
+            await self.growth.park()
 
     # For everybody: asks.
 
@@ -380,7 +380,7 @@ class PartitionActor:
         for answer in self.machine.committed():
             answer.ticket.resolve(answer.result)
         self._note_commit()
-        self._growth.unpark_all()
+        self.growth.unpark_all()
         self.serving.set()
         backlog, self._backlog = self._backlog, []
         for message in backlog:

@@ -8,17 +8,20 @@ a client that is cancelled abandons its reply, never the work.
 ===========  =============================================================================
 status       what is still to do
 ===========  =============================================================================
-CREATING     make the logs, start the partitions; then ACTIVE
-UPDATING     for an index CREATING: make its logs, start and fill its partitions; for an
-             index DELETING: stop them, remove logs and tree; a barrier; then ACTIVE
-DELETING     stop everything, remove logs and trees; then the row itself
+CREATING     make the logs, start the partitions, begin the stream; then ACTIVE
+UPDATING     begin a new stream; for an index CREATING: make its logs, start and fill its
+             partitions; for an index DELETING: stop them, remove logs and tree; a barrier; end a
+             stream that is disabled; then ACTIVE
+DELETING     stop everything, end the stream, remove trees and the logs that no stream needs;
+             then the row itself
 ===========  =============================================================================
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 import msgspec
 import trio
@@ -40,6 +43,7 @@ from ..model.schema import (
     NewTable,
     Partition,
     Status,
+    StreamSettings,
     Table,
     TableChange,
     hash_ranges,
@@ -50,6 +54,7 @@ from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .mailbox import Reply
 from .partition import PartitionActor
+from .streams import Streams
 from .tables import Span, TableRef
 from .tasks import Tasks
 from .transactions import LEDGER_LOG
@@ -71,6 +76,7 @@ class SchemaChanges:
         self,
         catalog: Catalog,
         log_writer: LogWriter,
+        make_streams: Callable[[SchemaChanges], Streams],
         make_actor: MakeActor,
         nursery: trio.Nursery,
         new_id: Callable[[], str],
@@ -93,6 +99,7 @@ class SchemaChanges:
         #: Those who wait for a table to change its status.
         self.moved = trio.lowlevel.ParkingLot()
         self._actors: dict[str, PartitionActor] = {}
+        self.streams = make_streams(self)
         #: (base log, index log) -> builder.
         self._builders: dict[tuple[str, str], IndexBuilder] = {}
 
@@ -104,17 +111,22 @@ class SchemaChanges:
         return self._actors.values()
 
     @property
+    def actors_by_log(self) -> Mapping[str, PartitionActor]:
+        """The same by their logs; a view that follows."""
+        return self._actors
+
+    @property
     def builders(self) -> Iterable[IndexBuilder]:
         """Every index builder that runs."""
         return self._builders.values()
 
     def holds(self) -> dict[str, int]:
-        """Log -> the lowest LSN that some index still has to read there.
+        """Log -> the lowest LSN that some index or stream still has to read there.
 
         Counts builders, and the progress that index partitions have stored: after a start there
-        is progress before there is a builder again.
+        is progress before there is a builder again. Streams hold what is within retention.
         """
-        holds: dict[str, int] = {}
+        holds = self.streams.holds()
         for (base, _), builder in self._builders.items():
             holds[base] = min(holds.get(base, builder.lsn + 1), builder.lsn + 1)
         for actor in self._actors.values():
@@ -148,11 +160,11 @@ class SchemaChanges:
 
     async def _remove_orphans(self, tables: list[Table]) -> None:
         known = {log_id for table in tables for log_id in table.log_ids()}
-        known |= {CATALOG_LOG, LEDGER_LOG}
+        known |= {CATALOG_LOG, LEDGER_LOG, *self.streams.logs()}
         orphans = [log_id for log_id in self._log_writer.engine.list() if log_id not in known]
         if orphans:
             logger.info("removing %d logs that belong to no table", len(orphans))
-            await self._delete_logs(orphans)
+            await self.delete_logs(orphans)
 
     # What is asked: decide, commit, answer; then carry out.
 
@@ -185,6 +197,12 @@ class SchemaChanges:
                 else index
                 for index in wanted.global_indexes
             )
+        if change.enable_stream is not None:
+            label = stream_label(self._now_ms(), wanted.stream_label)
+            fields["stream"] = StreamSettings(change.enable_stream, label)
+            fields["stream_label"] = label
+        elif change.disable_stream:
+            fields["stream"] = None
         if fields:
             fields["status"] = Status.UPDATING
         version = ref.table.schema_version + 1
@@ -273,6 +291,9 @@ class SchemaChanges:
     def _design(self, new: NewTable, trees: Iterable[int]) -> Table:
         tree = iter(trees)
         count = new.partition_count or self._partitions_per_table
+        stream = None
+        if new.stream_view is not None:
+            stream = StreamSettings(new.stream_view, stream_label(self._now_ms(), None))
         return Table(
             namespace=new.namespace,
             name=new.name,
@@ -299,6 +320,8 @@ class SchemaChanges:
             table_class=new.table_class,
             deletion_protection=new.deletion_protection,
             tags=new.tags,
+            stream=stream,
+            stream_label=None if stream is None else stream.label,
         )
 
     def _design_index(
@@ -327,6 +350,8 @@ class SchemaChanges:
         self._serve(ref)
         for log_id in ref.table.log_ids():
             await self._actors[log_id].serving.wait()
+        if ref.table.stream is not None:
+            await self.streams.begin(ref.table)
         indexes = tuple(
             msgspec.structs.replace(index, status=Status.ACTIVE)
             for index in ref.table.global_indexes
@@ -335,6 +360,9 @@ class SchemaChanges:
 
     async def _finish_change(self, ref: TableRef) -> None:
         filled = False
+        if ref.table.stream is not None:
+            # Before the barrier, from which on there are effects that belong to it.
+            await self.streams.begin(ref.table)
         for index in ref.table.global_indexes:
             if index.status is Status.CREATING:
                 await self._fill_index(ref, index)
@@ -343,6 +371,9 @@ class SchemaChanges:
                 await self._remove_index(ref, index)
         if not filled:
             await self._barrier(ref)
+        if ref.table.stream is None:
+            lsns = {base.log_id: self._actors[base.log_id].lsn for base in ref.table.partitions}
+            await self.streams.end(ref.table, lsns, ref.table.schema_version - 1)
         indexes = tuple(
             msgspec.structs.replace(index, status=Status.ACTIVE, backfilling=False)
             for index in ref.table.global_indexes
@@ -385,7 +416,10 @@ class SchemaChanges:
         ref.attach(None, {})
         for index in table.global_indexes:
             await self._stop_builders(table, index)
-        await self._remove_storage(list(table.log_ids()), list(table.trees()))
+        log_ids = list(table.log_ids())
+        await self._stop_actors(log_ids)
+        await self.streams.end(table, await self._tails(table), table.schema_version)
+        await self._remove_storage(log_ids, list(table.trees()))
         await self._catalog.remove(table)
         del self.refs[table.namespace, table.name]
         self.moved.unpark_all()
@@ -402,21 +436,42 @@ class SchemaChanges:
 
         await self._log_writer.change(create)
 
-    async def _remove_storage(self, log_ids: list[str], trees: list[int]) -> None:
+    async def _stop_actors(self, log_ids: Iterable[str]) -> None:
         for log_id in log_ids:
             actor = self._actors.pop(log_id, None)
             if actor is not None:
                 actor.refuse(Unavailable("The table is being removed"))
+                actor.growth.unpark_all()
                 await self._tasks.stop(_PARTITION + log_id)
+
+    async def _tails(self, table: Table) -> dict[str, int]:
+        """Where the table's logs end, now that nobody writes them any more."""
+        engine = self._log_writer.engine
+        tails: dict[str, int] = {}
+
+        def look() -> None:
+            existing = set(engine.list())
+            for partition in table.partitions:
+                if partition.log_id in existing:
+                    tails[partition.log_id] = engine.tail(partition.log_id)
+
+        # Through the writer: what the partitions have left there is committed first.
+        await self._log_writer.change(look)
+        return tails
+
+    async def _remove_storage(self, log_ids: list[str], trees: list[int]) -> None:
+        await self._stop_actors(log_ids)
         btree = self._catalog.btree
         for tree in trees:
             btree.drop_tree(tree)
         for log_id in log_ids:
             btree.set_meta(position_key(log_id), None)
         self._note_commit()
-        await self._delete_logs(log_ids)
+        needed = self.streams.logs()
+        await self.delete_logs([log_id for log_id in log_ids if log_id not in needed])
 
-    async def _delete_logs(self, log_ids: list[str]) -> None:
+    async def delete_logs(self, log_ids: list[str]) -> None:
+        """Remove logs that nobody needs any more."""
         engine = self._log_writer.engine
 
         def delete() -> None:
@@ -508,6 +563,16 @@ class SchemaChanges:
             # The index would fall behind without a word: rather no writes than wrong answers.
             logger.critical("the index builder of log %s has stopped: %s", base.log_id, error)
             self._actors[base.log_id].throttled_by.add(builder.index_name)
+
+
+def stream_label(now_ms: int, last: str | None) -> str:
+    """A stream's label, the time of enabling; above ``last``, the table's label before."""
+    while True:
+        moment = datetime.fromtimestamp(now_ms / 1000, UTC)
+        label = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now_ms % 1000:03d}"
+        if last is None or label > last:
+            return label
+        now_ms += 1
 
 
 def _builder_task(base: Partition, target: Partition) -> str:

@@ -263,6 +263,7 @@ class Tables:
         self._changes = changes
         self._coordinator = coordinator
         self._clock = clock
+        self.streams = changes.streams
         self.region = region
         self.account = account
 

@@ -19,6 +19,12 @@ from .operations.items import delete_item, get_item, put_item, update_item
 from .operations.queries import query
 from .operations.scans import scan
 from .operations.service import describe_endpoints, describe_limits
+from .operations.streams import (
+    describe_stream,
+    get_records,
+    get_shard_iterator,
+    list_streams,
+)
 from .operations.tables import (
     create_table,
     delete_table,
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 Operation = Callable[["Tables", Caller, bytes], Awaitable[bytes]]
 
 _PREFIX = "DynamoDB_20120810."
+_STREAMS_PREFIX = "DynamoDBStreams_20120810."
 
 _ITEM_OPERATIONS: dict[str, Operation] = {
     "BatchGetItem": batch_get_item,
@@ -61,6 +68,12 @@ _TABLE_OPERATIONS: dict[str, Operation] = {
     "UntagResource": untag_resource,
     "UpdateTable": update_table,
 }
+_STREAM_OPERATIONS: dict[str, Operation] = {
+    "DescribeStream": describe_stream,
+    "GetRecords": get_records,
+    "GetShardIterator": get_shard_iterator,
+    "ListStreams": list_streams,
+}
 
 
 class Dispatcher:
@@ -75,6 +88,8 @@ class Dispatcher:
         }
         self._table_operations = {
             _PREFIX + name: operation for name, operation in _TABLE_OPERATIONS.items()
+        } | {
+            _STREAMS_PREFIX + name: operation for name, operation in _STREAM_OPERATIONS.items()
         }
 
     async def dispatch(self, target: str, body: bytes, caller: Caller) -> bytes:

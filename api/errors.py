@@ -281,6 +281,14 @@ class IdempotentParameterMismatchException(WireError):
     )
 
 
+class ExpiredIteratorException(WireError):
+    type_name = _DYNAMODB + "ExpiredIteratorException"
+
+
+class TrimmedDataAccessException(WireError):
+    type_name = _DYNAMODB + "TrimmedDataAccessException"
+
+
 class InternalServerError(WireError):
     type_name = _DYNAMODB + "InternalServerError"
     status = 500

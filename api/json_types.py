@@ -29,6 +29,7 @@ from .shape_kinds import (
     Boolean,
     List,
     Map,
+    Moment,
     Shape,
     String,
     Structure,
@@ -111,6 +112,8 @@ def _read(shape: Shape, value: Any, place: str) -> Any:
             return _read_boolean(value)
         case Whole():
             return _read_whole(shape, value)
+        case Moment():
+            return value if type(value) is float else _read_scalar(value, int, "Long")
         case AttributeValue():
             _read_attribute_value(value, place, 0)
             return value

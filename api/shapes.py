@@ -30,6 +30,7 @@ from .shapes_items import (
     SCAN,
     UPDATE_ITEM,
 )
+from .shapes_streams import DESCRIBE_STREAM, GET_RECORDS, GET_SHARD_ITERATOR, LIST_STREAMS
 from .shapes_tables import (
     CREATE_TABLE,
     RESOURCE_ARN,
@@ -65,6 +66,10 @@ OPERATIONS: dict[str, Structure] = {
     "UntagResource": structure(
         "UntagResourceInput", "TagKeys", ResourceArn=RESOURCE_ARN, TagKeys=List(TAG_KEY)
     ),
+    "ListStreams": LIST_STREAMS,
+    "DescribeStream": DESCRIBE_STREAM,
+    "GetShardIterator": GET_SHARD_ITERATOR,
+    "GetRecords": GET_RECORDS,
     "ListTagsOfResource": structure(
         "ListTagsOfResourceInput", ResourceArn=RESOURCE_ARN, NextToken=TEXT
     ),

@@ -122,8 +122,31 @@ class GlobalIndex(msgspec.Struct, frozen=True):
     warm_units: WarmUnits | None = None
 
 
+class StreamSettings(msgspec.Struct, frozen=True):
+    """A table's stream: what its records show, and the label that tells it from earlier ones.
+
+    ``view`` is DynamoDB's StreamViewType; ``label`` the time of enabling, unique for the table.
+    """
+
+    view: str
+    label: str
+
+    @property
+    def shows_old(self) -> bool:
+        """Whether records show the item as it was before."""
+        return self.view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES")
+
+    @property
+    def shows_new(self) -> bool:
+        """Whether records show the item as it is after."""
+        return self.view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
+
+
 class Table(msgspec.Struct, frozen=True):
-    """One table. ``attribute_kinds`` are the AttributeDefinitions, in the order given."""
+    """One table. ``attribute_kinds`` are the AttributeDefinitions, in the order given.
+
+    ``stream`` is the stream that is enabled; ``stream_label`` that of the last one there was.
+    """
 
     namespace: str
     name: str
@@ -146,6 +169,8 @@ class Table(msgspec.Struct, frozen=True):
     table_class_changed_ms: int | None = None
     deletion_protection: bool = False
     tags: dict[str, str] = {}
+    stream: StreamSettings | None = None
+    stream_label: str | None = None
     format: int = TABLE_FORMAT
 
     def local_index(self, name: str) -> LocalIndex | None:
@@ -199,6 +224,7 @@ class NewTable(msgspec.Struct, frozen=True):
     deletion_protection: bool = False
     tags: dict[str, str] = {}
     partition_count: int | None = None
+    stream_view: str | None = None
 
 
 class TableChange(msgspec.Struct, frozen=True):
@@ -207,12 +233,14 @@ class TableChange(msgspec.Struct, frozen=True):
     ``table`` is the wanted row, edited from the one whose ``schema_version`` it still carries: the
     catalog refuses it if the table has moved on since (the caller then starts again). Indexes are
     created and deleted by name; everything else in ``table`` is taken as it is. At most one of
-    ``create_index`` and ``delete_index`` is set, as DynamoDB has it.
+    ``create_index`` and ``delete_index`` is set, as DynamoDB has it. ``enable_stream`` is a view.
     """
 
     table: Table
     create_index: NewIndex | None = None
     delete_index: str | None = None
+    enable_stream: str | None = None
+    disable_stream: bool = False
 
 
 def hash_ranges(count: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ in another process can send them as MessagePack. Everything that can be refused 
 the item has been refused before a command is built: keys are valid and encoded, items are within
 their size, expressions are compiled. ``version``, where given, is the version (hlc) that the row
 must still have, 0 for no row: that is how an optimistic transaction of the Python API finds out
-that what it read has changed.
+that what it read has changed. ``hops`` counts the handlers of changes that led to the request.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Put(msgspec.Struct, frozen=True, tag=True):
     condition: Condition | None = None
     values: dict[str, Any] = {}
     version: int | None = None
+    hops: int = 0
 
 
 class UpdateItem(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +45,7 @@ class UpdateItem(msgspec.Struct, frozen=True, tag=True):
     condition: Condition | None = None
     values: dict[str, Any] = {}
     version: int | None = None
+    hops: int = 0
 
 
 class Delete(msgspec.Struct, frozen=True, tag=True):
@@ -53,6 +55,7 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
     condition: Condition | None = None
     values: dict[str, Any] = {}
     version: int | None = None
+    hops: int = 0
 
 
 class Check(msgspec.Struct, frozen=True, tag=True):
@@ -95,6 +98,7 @@ class Transact(msgspec.Struct, frozen=True, tag=True):
 
     actions: tuple[Action, ...]
     token: Token | None = None
+    hops: int = 0
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
@@ -105,6 +109,7 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
 
     transaction: str
     actions: tuple[Action, ...]
+    hops: int = 0
 
 
 class Decide(msgspec.Struct, frozen=True, tag=True):

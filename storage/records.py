@@ -36,9 +36,10 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
     ``old_index_keys`` maps a global index's tree to the entry key that the item had there before,
     for the indexes of schema version ``schema`` that had one; readers of the log need no tree.
-    ``old`` is the whole old body, kept only for readers that need it. ``silent`` marks a write
-    that changed nothing but the version: no stream shows it. ``transaction`` is the timestamp of
-    the transaction that wrote it (0: none).
+    ``old`` is the whole old body, kept only for readers that need it; ``b""`` says that there was
+    one which nobody needs. ``silent`` marks a write that changed nothing but the version: no
+    stream shows it. ``transaction`` is the timestamp of the transaction that wrote it (0: none).
+    ``hops`` counts the handlers of changes one behind the other that led to this write.
     """
 
     schema: int
@@ -51,6 +52,7 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     silent: bool = False
     old_index_keys: dict[int, bytes] | None = None
     old: bytes | None = None
+    hops: int = 0
 
     def row(self) -> Row | None:
         """The row that the table's tree holds after this effect."""
@@ -131,6 +133,7 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=7):
     intents: list[Intent]
     checked: list[bytes]
     passable: list[bytes]
+    hops: int = 0
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True, tag=8):

@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import InvalidRequest, TransactionConflict
 from ..limits import TRANSACTION_GAP
-from ..model.schema import GlobalIndex, LocalIndex, Table
+from ..model.schema import GlobalIndex, LocalIndex, StreamSettings, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
 from .checks import check_updated_item
 from .commands import (
@@ -109,6 +109,7 @@ class TableState:
         "_pending",
         "_region",
         "_seen",
+        "_stream",
         "_transactions",
         "progress",
         "table",
@@ -142,6 +143,7 @@ class TableState:
             self._transactions.apply_promise(promise)
         self._local: tuple[LocalIndex, ...] = ()
         self._global: tuple[GlobalIndex, ...] = ()
+        self._stream: StreamSettings | None = None
         self.adopt(table)
 
     def adopt(self, table: Table) -> None:
@@ -149,6 +151,7 @@ class TableState:
         self.table = table
         self._local = table.local_indexes
         self._global = table.global_indexes
+        self._stream = table.stream
         for tree in (table.tree, *(index.tree for index in self._local)):
             self.totals.setdefault(tree, Totals())
 
@@ -198,7 +201,7 @@ class TableState:
             hlc = version
         if not isinstance(view.result, Written):
             return Evaluation(view.result, waits=view.is_pending)
-        effect = self._effect(command.key, view, hlc, 0)
+        effect = self._effect(command.key, view, hlc, 0, command.hops)
         return Evaluation(view.result, (effect,), True)
 
     def _look(self, command: Action, hlc: int) -> _View:
@@ -270,7 +273,7 @@ class TableState:
         if not well:
             return Evaluation(outcome, waits=waits)
         records: list[Record] = [
-            self._effect(action.key, view, hlc, hlc)
+            self._effect(action.key, view, hlc, hlc, command.hops)
             for action, view in zip(command.actions, views, strict=True)
             if isinstance(view.result, Written)
         ]
@@ -301,7 +304,9 @@ class TableState:
             ):
                 passable.append(action.key)
         bound = hlc + TRANSACTION_GAP
-        promise = Prepared(command.transaction, bound, intents, checked, passable)
+        promise = Prepared(
+            command.transaction, bound, intents, checked, passable, command.hops
+        )
         self._transactions.hold(promise)
         return Evaluation(Promise(bound, results), (promise,), True)
 
@@ -323,7 +328,9 @@ class TableState:
                 view.new = Row(
                     intent.body, intent.size_bytes, timestamp, self._region, timestamp
                 )
-            records.append(self._effect(intent.key, view, timestamp, timestamp))
+            records.append(
+                self._effect(intent.key, view, timestamp, timestamp, promise.hops)
+            )
         if command.token is not None:
             records.append(_token_used(command.token))
         return Evaluation(outcome, tuple(records), True)
@@ -341,7 +348,9 @@ class TableState:
             size_bytes = check_updated_item(self.table, item, update.names)
         return Row(encode_item(item), size_bytes, hlc, self._region)
 
-    def _effect(self, key: bytes, view: _View, hlc: int, transaction: int) -> Effect:
+    def _effect(
+        self, key: bytes, view: _View, hlc: int, transaction: int, hops: int
+    ) -> Effect:
         """The effect of what ``view`` says, which is pending from now on."""
         old, old_item, new = view.old, view.old_item, view.new
         if new is not None and transaction:
@@ -369,7 +378,14 @@ class TableState:
             transaction,
             _same(old, new),
             old_index_keys,
+            None if old is None or self._stream is None else self._kept(old),
+            hops,
         )
+
+    def _kept(self, old: Row) -> bytes:
+        """What the stream needs of the old body: to show it, or to know that there was one."""
+        assert self._stream is not None
+        return old.body if self._stream.shows_old else b""
 
     # Applying.
 

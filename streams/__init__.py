@@ -1,5 +1,5 @@
 """Change streams: shards, their lineage, iterators and records, all projections of the log.
 
-Nothing lives here yet. A shard will be a (stream label, log, LSN range) read in order; nothing is
-written a second time for it.
+A shard is a (stream label, log, LSN range) read in order; nothing is written a second time for it.
+Pure: ``actors/streams.py`` reads the logs.
 """

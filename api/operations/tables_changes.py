@@ -36,6 +36,7 @@ from .tables_settings import (
     current_warm_units,
     merged_limits,
     refuse_unbuilt,
+    stream_view,
     throughput,
     unit_limits,
     warm_units,
@@ -64,6 +65,7 @@ def check_request(request: dict[str, Any]) -> None:
         InvalidRequest: a rule is broken, or a feature is asked for that is not built.
     """
     refuse_unbuilt(request)
+    stream_view(request)
     updates = request.get("GlobalSecondaryIndexUpdates", [])
     if not updates and not request.keys() & _CHANGES:
         raise InvalidRequest(
@@ -140,7 +142,12 @@ def change(request: dict[str, Any], table: Table, now_ms: int) -> TableChange:
     if deletes:
         delete = deletes[0]["IndexName"]
         wanted = _without_index(wanted, delete)
-    return TableChange(wanted, create, delete)
+    enabled, view = stream_view(request)
+    if enabled and table.stream is not None:
+        raise InvalidRequest(f"Table already has an enabled stream: TableName: {table.name}")
+    if enabled is False and table.stream is None:
+        raise InvalidRequest(f"Table is already in a disabled state: TableName: {table.name}")
+    return TableChange(wanted, create, delete, view, enabled is False)
 
 
 def _index_actions(

@@ -28,6 +28,7 @@ from .tables_settings import (
     PROVISIONED,
     current_warm_units,
     refuse_unbuilt,
+    stream_view,
     tags,
     throughput,
     unit_limits,
@@ -83,6 +84,7 @@ def new_table(request: dict[str, Any], namespace: str) -> NewTable:
         table_class=request.get("TableClass", "STANDARD"),
         deletion_protection=request.get("DeletionProtectionEnabled", False),
         tags=tags(request.get("Tags", ())),
+        stream_view=stream_view(request)[1],
     )
 
 

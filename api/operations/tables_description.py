@@ -31,6 +31,11 @@ def table_arn(region: str, account: str, name: str) -> str:
     return f"arn:aws:dynamodb:{region}:{account}:table/{name}"
 
 
+def stream_arn(arn: str, label: str) -> str:
+    """The Amazon resource name of a table's stream; ``arn`` is the table's."""
+    return f"{arn}/stream/{label}"
+
+
 def describe(
     table: Table,
     statistics: TableStatistics | None,
@@ -48,7 +53,7 @@ def describe(
             for name, kind in table.attribute_kinds.items()
         ],
         "TableName": table.name,
-        "KeySchema": _key_schema(table.key),
+        "KeySchema": key_schema(table.key),
         "TableStatus": table.status.value,
         "CreationDateTime": _seconds(table.created_ms),
         "ProvisionedThroughput": _throughput(table.throughput, now_ms),
@@ -81,6 +86,14 @@ def describe(
         description["WarmThroughput"] = _warm_units(
             table.warm_units, table.throughput, table.status
         )
+    if table.stream is not None:
+        description["StreamSpecification"] = {
+            "StreamEnabled": True,
+            "StreamViewType": table.stream.view,
+        }
+    if table.stream_label is not None:
+        description["LatestStreamLabel"] = table.stream_label
+        description["LatestStreamArn"] = stream_arn(arn, table.stream_label)
     table_class = _table_class(table)
     if table_class is not None:
         description["TableClassSummary"] = table_class
@@ -91,7 +104,8 @@ def _seconds(milliseconds: int) -> float:
     return milliseconds / 1000
 
 
-def _key_schema(key: KeySchema) -> list[dict[str, str]]:
+def key_schema(key: KeySchema) -> list[dict[str, str]]:
+    """A key as KeySchema elements."""
     return [
         {"AttributeName": attribute.name, "KeyType": key_type}
         for key_type, attributes in (("HASH", key.hash), ("RANGE", key.range))
@@ -180,7 +194,7 @@ def _local_index(
 ) -> dict[str, Any]:
     return {
         "IndexName": index.name,
-        "KeySchema": _key_schema(index.key),
+        "KeySchema": key_schema(index.key),
         "Projection": _projection(index.projection),
         "IndexArn": f"{arn}/index/{index.name}",
         **_index_totals(statistics),
@@ -192,7 +206,7 @@ def _global_index(
 ) -> dict[str, Any]:
     described: dict[str, Any] = {
         "IndexName": index.name,
-        "KeySchema": _key_schema(index.key),
+        "KeySchema": key_schema(index.key),
         "Projection": _projection(index.projection),
         "IndexStatus": index.status.value,
         "ProvisionedThroughput": _throughput(index.throughput, now_ms),

@@ -57,19 +57,33 @@ def refuse_unbuilt(request: Mapping[str, Any]) -> None:
     for member, feature in _UNBUILT.items():
         if member in request:
             raise InvalidRequest(_not_built(member, feature))
-    stream = request.get("StreamSpecification")
-    if stream is not None:
-        if stream["StreamEnabled"]:
-            raise InvalidRequest(_not_built("StreamSpecification", "streams"))
-        if "StreamViewType" in stream:
-            raise InvalidRequest(
-                f"{INVALID}StreamViewType can only be specified when StreamEnabled is true"
-            )
     encryption = request.get("SSESpecification")
     if encryption is not None and (
         encryption.get("Enabled") or encryption.keys() & {"SSEType", "KMSMasterKeyId"}
     ):
         raise InvalidRequest(_not_built("SSESpecification", "encryption with a key of yours"))
+
+
+def stream_view(request: Mapping[str, Any]) -> tuple[bool | None, str | None]:
+    """Whether a stream is to be enabled (None: nothing is said), and the view if it is.
+
+    Raises InvalidRequest where view and switch do not go together.
+    """
+    stream = request.get("StreamSpecification")
+    if stream is None:
+        return None, None
+    view: str | None = stream.get("StreamViewType")
+    if not stream["StreamEnabled"]:
+        if view is not None:
+            raise InvalidRequest(
+                f"{INVALID}StreamViewType can only be specified when StreamEnabled is true"
+            )
+        return False, None
+    if view is None:
+        raise InvalidRequest(
+            f"{INVALID}StreamViewType is required when StreamEnabled is true"
+        )
+    return True, view
 
 
 def _not_built(member: str, feature: str) -> str:

@@ -27,8 +27,15 @@ EVERY_KIND: list[Record] = [
     IndexProgress("base", 9, b"cursor", b"low", 8),
     IndexEffect(b"entry", b"{}", 2, 13),
 ]
-GOLDEN = bytes.fromhex(
+# What the first release wrote: effects without ``hops``.
+GOLDEN_FIRST = bytes.fromhex(
     "979b0103c4036b6579c4027b7d020b0100c38104c4036f6c64c4027b7d9b0103c4036b6579c0000c0000c2c0c0"
+    "930204c4057461626c659303" + "02a56f776e6572" + "920402"
+    "9605a46261736509c406637572736f72c4036c6f7708"
+    "9606c405656e747279c4027b7d020d00"
+)
+GOLDEN = bytes.fromhex(
+    "979c0103c4036b6579c4027b7d020b0100c38104c4036f6c64c4027b7d009c0103c4036b6579c0000c0000c2c0c000"
     "930204c4057461626c659303" + "02a56f776e6572" + "920402"
     "9605a46261736509c406637572736f72c4036c6f7708"
     "9606c405656e747279c4027b7d020d00"
@@ -43,6 +50,7 @@ def test_golden() -> None:
     """Format 1 stays readable and is what is written."""
     assert encode_records(EVERY_KIND) == GOLDEN
     assert decode_records(GOLDEN) == EVERY_KIND
+    assert decode_records(GOLDEN_FIRST) == EVERY_KIND
 
 
 def test_a_field_added_later_with_a_default_can_be_absent() -> None:

@@ -186,8 +186,12 @@ def test_subclass_is_told_as_its_ancestor():
 
 
 def test_names_and_members_are_those_of_the_service_model():
-    model = botocore.session.get_session().get_service_model("dynamodb")
-    modelled = {shape.name: shape for shape in model.error_shapes}
+    session = botocore.session.get_session()
+    modelled = {
+        shape.name: shape
+        for service in ("dynamodbstreams", "dynamodb")
+        for shape in session.get_service_model(service).error_shapes
+    }
     found = 0
     for kind in CLASSES:
         prefix, _, name = kind.type_name.partition("#")

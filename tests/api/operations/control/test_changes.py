@@ -17,6 +17,7 @@ from millstream.model.schema import (
     LocalIndex,
     Projection,
     Status,
+    StreamSettings,
     Table,
     TableChange,
     Throughput,
@@ -104,7 +105,6 @@ def test_something_must_be_asked(members: dict[str, Any]) -> None:
         ("GlobalTableWitnessUpdates", [{"Create": {"RegionName": "eu-west-1"}}]),
         ("DisassociationProtectionEnabled", True),
         ("VectorIndexUpdates", [{"Delete": {"IndexName": "vectors"}}]),
-        ("StreamSpecification", {"StreamEnabled": True}),
         ("SSESpecification", {"Enabled": True}),
         ("GlobalTableSettingsReplicationMode", "ENABLED"),
     ],
@@ -296,8 +296,30 @@ def test_warm_throughput_only_grows() -> None:
     )
 
 
-def test_a_disabled_stream_changes_nothing() -> None:
-    assert update(ON_DEMAND, StreamSpecification={"StreamEnabled": False}).table == ON_DEMAND
+STREAMING = msgspec.structs.replace(ON_DEMAND, stream=StreamSettings("NEW_IMAGE", "label"))
+ENABLE = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+
+
+def test_a_stream_is_enabled_and_disabled() -> None:
+    enabled = update(ON_DEMAND, StreamSpecification=ENABLE)
+    assert (enabled.enable_stream, enabled.disable_stream) == ("KEYS_ONLY", False)
+    disabled = update(STREAMING, StreamSpecification={"StreamEnabled": False})
+    assert (disabled.enable_stream, disabled.disable_stream) == (None, True)
+    untouched = update(STREAMING, DeletionProtectionEnabled=True)
+    assert (untouched.enable_stream, untouched.disable_stream) == (None, False)
+
+
+def test_a_stream_is_not_enabled_twice_nor_disabled_twice() -> None:
+    assert "already has an enabled stream" in refusal(STREAMING, StreamSpecification=ENABLE)
+    assert "already in a disabled state" in refusal(
+        ON_DEMAND, StreamSpecification={"StreamEnabled": False}
+    )
+
+
+def test_a_stream_needs_a_view() -> None:
+    assert "StreamViewType is required" in refusal(
+        ON_DEMAND, StreamSpecification={"StreamEnabled": True}
+    )
 
 
 # -- Creating an index -----------------------------------------------------------------------------

@@ -426,7 +426,6 @@ def test_an_attribute_is_defined_once() -> None:
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        ("StreamSpecification", {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}),
         ("SSESpecification", {"Enabled": True}),
         ("SSESpecification", {"KMSMasterKeyId": "key"}),
         ("ResourcePolicy", "{}"),
@@ -448,6 +447,13 @@ def test_an_attribute_is_defined_once() -> None:
 )
 def test_a_feature_that_is_not_built_is_refused_by_name(member: str, value: Any) -> None:
     assert f"{member} is not supported" in refusal(**{member: value})
+
+
+def test_a_stream_is_made_with_the_table() -> None:
+    specification = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    assert create(StreamSpecification=specification).stream_view == "NEW_IMAGE"
+    assert create(StreamSpecification={"StreamEnabled": False}).stream_view is None
+    assert "StreamViewType is required" in refusal(StreamSpecification={"StreamEnabled": True})
 
 
 def test_a_disabled_stream_has_no_view_type() -> None:

@@ -207,7 +207,12 @@ def test_types_come_before_constraints_and_in_the_bodys_order() -> None:
 
 # -- The table's name ------------------------------------------------------------------------------
 
-NAMED = [name for name, shape in OPERATIONS.items() if "TableName" in shape.members]
+# ListStreams takes a name as an option, and no ARN for it.
+NAMED = [
+    name
+    for name, shape in OPERATIONS.items()
+    if "TableName" in shape.members and name != "ListStreams"
+]
 
 
 @pytest.mark.parametrize("operation", NAMED)

@@ -1,0 +1,373 @@
+"""The streams of one node: which there are, where their shards begin and end, and their records.
+
+Nothing is written for a record: a shard is a range of a partition's log, so reading a shard is
+reading the log and keeping the effects that belong to the stream. What is written is the catalog's
+entry of each stream, when it begins and ends and when a shard rolls over.
+
+A shard rolls over so that lineage is something that consumers meet: the open shard is closed at the
+last committed LSN and a child goes on behind it. While that is being committed nobody is shown more
+of the shard than its end to be (``_ceilings``), since what was read from the parent would be read
+again from the child.
+
+Retention holds the logs (``holds``): entries younger than it are kept, older ones may go, and are
+not shown although they may still be there. A removed table's logs stay until its streams expire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import msgspec
+import trio
+
+from ..errors import OutcomeUnknown, StorageError, Throttled, Trimmed, Unavailable
+from ..limits import (
+    STREAM_READ_BYTES,
+    STREAM_SCAN_ENTRIES_MAX,
+    STREAM_WATCH_SECONDS,
+)
+from ..model.schema import Table
+from ..model.versions import hlc_at
+from ..storage.log.entry import timestamp_of
+from ..storage.log.interface import LogEngine
+from ..streams.definition import (
+    Shard,
+    Stream,
+    closed,
+    decode_stream,
+    encode_stream,
+    shard_id_of,
+)
+from ..streams.records import Change, changes_of
+from ..streams.sequence import lsn_of, sequence_of
+from .catalog import Catalog
+from .partition import PartitionActor
+
+logger = logging.getLogger(__name__)
+
+STREAM_ENTRY = "stream"
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What one read of a shard gave. ``next`` is the sequence to go on from.
+
+    ``is_end``: the shard is closed and there is nothing at or behind ``next``.
+    """
+
+    changes: list[Change]
+    next: int
+    is_end: bool
+
+
+class Streams:
+    """Every stream of a node. Reads are synchronous; changes are made by the node's tasks."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: LogEngine,
+        actors: Mapping[str, PartitionActor],
+        now_ms: Callable[[], int],
+        new_token: Callable[[], str],
+        delete_logs: Callable[[list[str]], Awaitable[None]],
+        note_commit: Callable[[], None],
+        retention_seconds: float,
+        shard_seconds: float,
+    ) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._actors = actors
+        self._now_ms = now_ms
+        self._new_token = new_token
+        self._delete_logs = delete_logs
+        #: Has the flusher look at what can be trimmed.
+        self._note_commit = note_commit
+        self.retention_ms = int(retention_seconds * 1000)
+        self._shard_ms = int(shard_seconds * 1000)
+        #: (namespace, table, label) -> the stream as the catalog has it.
+        self._streams: dict[tuple[str, str, str], Stream] = {}
+        #: Log -> the first LSN known to be within retention; only a place to search from.
+        self._horizons: dict[str, int] = {}
+        #: Shard -> what it may be read to while its end is being committed.
+        self._ceilings: dict[str, int] = {}
+        #: Those who wait for a stream to begin, to end or to roll over.
+        self.moved = trio.lowlevel.ParkingLot()
+        for data in catalog.entries(STREAM_ENTRY).values():
+            self._keep(decode_stream(data))
+
+    def _keep(self, stream: Stream) -> None:
+        self._streams[stream.namespace, stream.table, stream.label] = stream
+        self.moved.unpark_all()
+
+    # For everybody: which there are.
+
+    def find(self, namespace: str, table: str, label: str) -> Stream | None:
+        """The stream of that label, enabled or not, until it expires."""
+        return self._streams.get((namespace, table, label))
+
+    def of_namespace(self, namespace: str, table: str | None = None) -> list[Stream]:
+        """All streams (of one table), by name and label."""
+        return sorted(
+            (
+                stream
+                for stream in self._streams.values()
+                if stream.namespace == namespace and table in (None, stream.table)
+            ),
+            key=lambda stream: (stream.table, stream.label),
+        )
+
+    def logs(self) -> set[str]:
+        """Every log that a stream still needs."""
+        return {shard.log_id for stream in self._streams.values() for shard in stream.shards}
+
+    def holds(self) -> dict[str, int]:
+        """Log -> the first LSN that is still to be kept for a stream."""
+        return {log_id: self.horizon(log_id) for log_id in self.logs()}
+
+    # For everybody: where things stand in a shard.
+
+    def horizon(self, log_id: str) -> int:
+        """The first LSN of a log that is within retention, or the one to come."""
+        engine = self._engine
+        first, tail = engine.first(log_id), engine.tail(log_id)
+        low = max(first, self._horizons.get(log_id, 0))
+        low = self._search(log_id, low, tail + 1, hlc_at(self._now_ms() - self.retention_ms))
+        self._horizons[log_id] = low
+        return low
+
+    def _search(self, log_id: str, low: int, high: int, timestamp: int) -> int:
+        """The first LSN in ``[low, high)`` whose entry is not older; ``high`` if all are."""
+        if low >= high or self._timestamp(log_id, low) >= timestamp:
+            return low
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._timestamp(log_id, middle) < timestamp:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _timestamp(self, log_id: str, lsn: int) -> int:
+        (entry,) = self._engine.read(log_id, lsn, 1)
+        return timestamp_of(entry.data)
+
+    def first_sequence(self, shard: Shard) -> int:
+        """Where the shard's records begin now: its first, or what retention has left."""
+        lsn = max(shard.first_lsn, self.horizon(shard.log_id))
+        if shard.last_lsn is not None:
+            lsn = min(lsn, shard.last_lsn + 1)
+        return sequence_of(lsn)
+
+    def start_sequence(self, shard: Shard) -> int:
+        """Where the shard began, whatever retention has left of it."""
+        return sequence_of(shard.first_lsn)
+
+    def ending_sequence(self, shard: Shard) -> int:
+        """The last sequence that a closed shard can have."""
+        assert shard.last_lsn is not None
+        return sequence_of(shard.last_lsn + 1) - 1
+
+    def end_sequence(self, shard: Shard) -> int:
+        """Behind everything that is committed in the shard so far."""
+        return sequence_of(max(self._last_lsn(shard), shard.first_lsn - 1) + 1)
+
+    def sequence_at(self, shard: Shard, at_ms: int) -> int:
+        """Where the shard's records from ``at_ms`` on begin."""
+        low, high = lsn_of(self.first_sequence(shard)), self._last_lsn(shard) + 1
+        return sequence_of(self._search(shard.log_id, low, max(low, high), hlc_at(at_ms)))
+
+    def _last_lsn(self, shard: Shard) -> int:
+        """The last LSN that may be shown."""
+        if shard.last_lsn is not None:
+            return shard.last_lsn
+        actor = self._actors.get(shard.log_id)
+        last = 0 if actor is None else actor.lsn
+        return min(last, self._ceilings.get(shard.shard_id, last))
+
+    # For everybody: records.
+
+    def read(
+        self, stream: Stream, shard: Shard, start: int, changes_max: int, bytes_max: int
+    ) -> Page:
+        """Changes of a shard from sequence ``start`` on; there may be none and yet more to come.
+
+        At most ``changes_max``, and up to the one that reaches ``bytes_max`` of JSON.
+
+        Raises:
+            Trimmed: ``start`` is older than what is kept; ``first_lsn`` is the first kept.
+            Corrupt: the log is damaged there.
+        """
+        changes: list[Change] = []
+        last = self._last_lsn(shard)
+        lsn = max(lsn_of(start), shard.first_lsn)
+        if lsn <= last:
+            self._refuse_trimmed(shard.log_id, lsn)
+        size_bytes = scanned = 0
+        while lsn <= last and scanned < STREAM_SCAN_ENTRIES_MAX:
+            for entry in self._engine.read(shard.log_id, lsn, STREAM_READ_BYTES):
+                if lsn > last or scanned >= STREAM_SCAN_ENTRIES_MAX:
+                    break
+                for change in changes_of(stream, entry.data, lsn, start):
+                    changes.append(change)
+                    size_bytes += change.json_bytes
+                    if len(changes) >= changes_max or size_bytes >= bytes_max:
+                        return Page(changes, change.sequence + 1, False)
+                lsn, scanned = lsn + 1, scanned + 1
+        is_end = shard.last_lsn is not None and lsn > shard.last_lsn
+        return Page(changes, max(start, sequence_of(lsn)), is_end)
+
+    def _refuse_trimmed(self, log_id: str, lsn: int) -> None:
+        # The horizon moves slowly, and looking for it costs reads: only where it may matter.
+        if lsn <= self._engine.tail(log_id):
+            limit = hlc_at(self._now_ms() - self.retention_ms)
+            if lsn < self._engine.first(log_id) or self._timestamp(log_id, lsn) < limit:
+                horizon = self.horizon(log_id)
+                if lsn < horizon:
+                    raise Trimmed(f"log {log_id} is kept from {horizon} on", horizon)
+
+    async def wait_growth(self, shard: Shard) -> None:
+        """Return when the shard's log has grown, or the streams have changed: then look again."""
+        actor = self._actors.get(shard.log_id)
+        if actor is None or not shard.is_open:
+            await self.moved.park()
+        else:
+            await actor.growth.park()
+
+    # For the node: beginning and ending.
+
+    async def begin(self, table: Table) -> None:
+        """Make the stream that ``table`` has, unless there is one of its label already.
+
+        It begins behind what is committed now in each log; effects under earlier schema versions
+        are left out besides. Durable when this returns.
+        """
+        settings = table.stream
+        assert settings is not None
+        if (table.namespace, table.name, settings.label) in self._streams:
+            return
+        now_ms = self._now_ms()
+        shards = []
+        for partition in table.partitions:
+            actor = self._actors.get(partition.log_id)
+            first_lsn = 1 if actor is None else actor.lsn + 1
+            shards.append(self._open_shard(partition.log_id, first_lsn, None, now_ms))
+        await self._save(
+            Stream(
+                namespace=table.namespace,
+                table=table.name,
+                table_id=table.table_id,
+                label=settings.label,
+                view=settings.view,
+                key=table.key,
+                created_ms=now_ms,
+                first_schema=table.schema_version,
+                last_schema=None,
+                shards=tuple(shards),
+            )
+        )
+
+    def _open_shard(self, log_id: str, first_lsn: int, parent: str | None, now_ms: int) -> Shard:
+        shard_id = shard_id_of(now_ms, self._new_token())
+        return Shard(shard_id, log_id, first_lsn, None, parent, now_ms)
+
+    async def end(self, table: Table, lsns: Mapping[str, int], last_schema: int) -> None:
+        """Close every enabled stream of ``table``: shards end at these LSNs. Durable on return."""
+        for stream in self.of_namespace(table.namespace, table.name):
+            if stream.is_enabled and stream.table_id == table.table_id:
+                await self._end(stream, lsns, last_schema)
+
+    async def _end(self, stream: Stream, lsns: Mapping[str, int], last_schema: int) -> None:
+        now_ms = self._now_ms()
+        shards = tuple(
+            closed(shard, lsns.get(shard.log_id, shard.first_lsn - 1), now_ms)
+            for shard in stream.shards
+        )
+        ended = msgspec.structs.replace(
+            stream, shards=shards, last_schema=last_schema, disabled_ms=now_ms
+        )
+        await self._save(ended)
+        self._wake(stream)
+
+    async def _save(self, stream: Stream) -> None:
+        await self._catalog.save_entry(STREAM_ENTRY, stream.name, encode_stream(stream))
+        self._keep(stream)
+
+    def _wake(self, stream: Stream) -> None:
+        for shard in stream.shards:
+            actor = self._actors.get(shard.log_id)
+            if actor is not None:
+                actor.growth.unpark_all()
+
+    # Rolling over, expiring.
+
+    async def roll(self, stream: Stream, shard_ids: Iterable[str]) -> None:
+        """Close these open shards and have children go on. Durable when this returns."""
+        wanted = set(shard_ids)
+        now_ms = self._now_ms()
+        shards: list[Shard] = []
+        for shard in stream.shards:
+            if shard.shard_id not in wanted or not shard.is_open:
+                shards.append(shard)
+                continue
+            last = max(self._last_lsn(shard), shard.first_lsn - 1)
+            self._ceilings[shard.shard_id] = last
+            shards.append(closed(shard, last, now_ms))
+            shards.append(self._open_shard(shard.log_id, last + 1, shard.shard_id, now_ms))
+        try:
+            await self._save(stream.with_shards(tuple(shards)))
+        finally:
+            for shard_id in wanted:
+                self._ceilings.pop(shard_id, None)
+            self._wake(stream)
+
+    async def run(self) -> None:
+        """Roll shards over and let go of what has expired, until cancelled."""
+        while True:
+            await trio.sleep(min(STREAM_WATCH_SECONDS, self._shard_ms / 2000))
+            try:
+                for stream in list(self._streams.values()):
+                    await self._look_after(stream)
+            except (StorageError, OutcomeUnknown, Throttled, Unavailable) as error:
+                logger.warning("looking after streams: %s", error)
+            if self._streams:
+                self._note_commit()
+
+    async def _look_after(self, stream: Stream) -> None:
+        now_ms = self._now_ms()
+        expired = now_ms - self.retention_ms
+        if stream.disabled_ms is not None and stream.disabled_ms < expired:
+            await self._remove(stream)
+            return
+        kept = tuple(
+            shard
+            for shard in stream.shards
+            if shard.closed_ms is None or shard.closed_ms >= expired
+        )
+        if len(kept) < len(stream.shards):
+            stream = stream.with_shards(kept)
+            await self._save(stream)
+        due = [
+            shard.shard_id
+            for shard in kept
+            if shard.is_open
+            and shard.opened_ms + self._shard_ms <= now_ms
+            and self._last_lsn(shard) >= shard.first_lsn
+        ]
+        if due:
+            await self.roll(stream, due)
+
+    async def _remove(self, stream: Stream) -> None:
+        await self._catalog.remove_entry(STREAM_ENTRY, stream.name)
+        del self._streams[stream.namespace, stream.table, stream.label]
+        self.moved.unpark_all()
+        needed = self.logs()
+        orphans = [
+            log_id for log_id in _logs(stream) if log_id not in needed | self._actors.keys()
+        ]
+        if orphans:
+            await self._delete_logs(orphans)
+
+
+def _logs(stream: Stream) -> list[str]:
+    return list(dict.fromkeys(shard.log_id for shard in stream.shards))
