@@ -214,6 +214,10 @@ STREAM_LIST_MAX = 100
 STREAM_READ_BYTES = 256 * 1024
 STREAM_SCAN_ENTRIES_MAX = 2000
 STREAM_WATCH_SECONDS = 60.0
+# Handlers that may lead to one another (D: Lambda stops a recursive loop after about 16; S: an
+# effect's count goes no higher than this).
+RECURSION_HOPS_MAX = 16
+HOPS_MAX = 255
 # Records read between two checkpoints (S: about 2 ms at 10 us each).
 STREAM_SLICE_RECORDS = 128
 

@@ -326,14 +326,18 @@ class Streams:
         while True:
             await trio.sleep(min(STREAM_WATCH_SECONDS, self._shard_ms / 2000))
             try:
-                for stream in list(self._streams.values()):
-                    await self._look_after(stream)
+                await self.tend()
             except (StorageError, OutcomeUnknown, Throttled, Unavailable) as error:
                 logger.warning("looking after streams: %s", error)
             if self._streams:
                 self._note_commit()
 
-    async def _look_after(self, stream: Stream) -> None:
+    async def tend(self) -> None:
+        """Roll over what is due and remove what has expired, once."""
+        for stream in list(self._streams.values()):
+            await self._tend(stream)
+
+    async def _tend(self, stream: Stream) -> None:
         now_ms = self._now_ms()
         expired = now_ms - self.retention_ms
         if stream.disabled_ms is not None and stream.disabled_ms < expired:

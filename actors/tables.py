@@ -351,11 +351,14 @@ class Tables:
         *,
         token: str | None = None,
         request_hash: bytes = b"",
+        hops: int = 0,
+        more: Sequence[tuple[PartitionActor, Action]] = (),
     ) -> Outcome:
         """Have all actions take effect at one moment, or none.
 
         No two actions are on the same item. ``token``, qualified by the caller's namespace, makes
         the request idempotent for ten minutes; ``request_hash`` is the same for equal requests.
+        ``hops`` is what the effects will carry; ``more`` are actions on the node's own partitions.
 
         Raises:
             TransactionInProgress, IdempotentParameterMismatch: what became of the token.
@@ -365,7 +368,7 @@ class Tables:
         placed = [
             (action.table.partition_of(action.command.key), action.command) for action in actions
         ]
-        return await self._coordinator.write(placed, token, request_hash)
+        return await self._coordinator.write([*placed, *more], token, request_hash, hops)
 
     async def transact_get(
         self, reads: Sequence[tuple[TableRef, bytes]]

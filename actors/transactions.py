@@ -166,6 +166,7 @@ class Coordinator:
         actions: Sequence[tuple[PartitionActor, Action]],
         token: str | None,
         request_hash: bytes,
+        hops: int = 0,
     ) -> Outcome:
         """Have all actions take effect, or none.
 
@@ -187,7 +188,7 @@ class Coordinator:
         self._shields[shield] = None
         try:
             with shield:
-                return await self._write(actions, used)
+                return await self._write(actions, used, hops)
         finally:
             del self._shields[shield]
             if token is not None:
@@ -222,7 +223,10 @@ class Coordinator:
         return True
 
     async def _write(
-        self, actions: Sequence[tuple[PartitionActor, Action]], token: Token | None
+        self,
+        actions: Sequence[tuple[PartitionActor, Action]],
+        token: Token | None,
+        hops: int,
     ) -> Outcome:
         """Try until it ends otherwise than by meeting another transaction, or a few times.
 
@@ -233,7 +237,7 @@ class Coordinator:
         for attempt in range(1, TRANSACTION_ATTEMPTS + 1):
             is_last = attempt == TRANSACTION_ATTEMPTS
             if is_last or not any(_holds(actor, action.key) for actor, action in actions):
-                outcome = await self._attempt(_parts(actions), len(actions), token)
+                outcome = await self._attempt(_parts(actions), len(actions), token, hops)
                 if is_last or not _has_only_met_others(outcome, actions):
                     return outcome
             self._meetings += 1
@@ -241,10 +245,12 @@ class Coordinator:
             await trio.sleep(TRANSACTION_PAUSE_SECONDS * share * attempt)
         raise AssertionError("the last attempt returns")
 
-    async def _attempt(self, parts: list[_Part], count: int, token: Token | None) -> Outcome:
+    async def _attempt(
+        self, parts: list[_Part], count: int, token: Token | None, hops: int
+    ) -> Outcome:
         if len(parts) == 1:
             outcome: Outcome = await parts[0].actor.write(
-                Transact(tuple(parts[0].actions), token)
+                Transact(tuple(parts[0].actions), token, hops)
             )
             return outcome
         self._count += 1
@@ -252,16 +258,16 @@ class Coordinator:
         self._active.add(transaction)
         self._used.set()
         try:
-            return await self._two_phases(transaction, parts, count, token)
+            return await self._two_phases(transaction, parts, count, token, hops)
         except CoordinatorDied:
             raise OutcomeUnknown("The transaction's coordinator has ended") from None
         finally:
             self._active.discard(transaction)
 
     async def _two_phases(
-        self, transaction: str, parts: list[_Part], count: int, token: Token | None
+        self, transaction: str, parts: list[_Part], count: int, token: Token | None, hops: int
     ) -> Outcome:
-        await self._prepare(transaction, parts)
+        await self._prepare(transaction, parts, hops)
         if buggify("coordinator dies after prepare"):
             raise CoordinatorDied
         promises = [part.result for part in parts if isinstance(part.result, Promise)]
@@ -288,12 +294,12 @@ class Coordinator:
         self._forget(transaction)
         return Outcome(True, _gathered(parts, count))
 
-    async def _prepare(self, transaction: str, parts: list[_Part]) -> None:
+    async def _prepare(self, transaction: str, parts: list[_Part], hops: int) -> None:
         """Ask every partition for its promise, all at once; the answers are in the parts."""
         asked: list[tuple[_Part, Reply]] = []
         for part in parts:
             try:
-                reply = part.actor.ask(Prepare(transaction, tuple(part.actions)))
+                reply = part.actor.ask(Prepare(transaction, tuple(part.actions), hops))
             except MillstreamError as error:
                 part.result = error
             else:

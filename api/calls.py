@@ -8,13 +8,17 @@ import msgspec
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who calls. ``functions`` is the right to manage functions."""
+    """Who calls. ``functions`` is the right to manage functions.
+
+    ``hops`` counts the handlers of changes one behind the other that led to this call.
+    """
 
     namespace: str
     access_key: str
     region: str
     request_id: str
     functions: bool = False
+    hops: int = 0
 
 
 class Dispatcher(Protocol):

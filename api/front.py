@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..streams.lineage import TRACE_HEADER, hops_of
 from .calls import Caller, Dispatcher
 from .codings import inflate
 from .connection import AMZ_JSON, Connection, Request, RequestIds
@@ -80,12 +81,14 @@ class Front:
             coding = headers.get(b"content-encoding")
             if coding is not None:
                 body = inflate(body, coding)
+            trace = headers.get(TRACE_HEADER)
             caller = Caller(
                 identity.namespace,
                 identity.access_key,
                 identity.region,
                 request_id,
                 identity.functions,
+                0 if trace is None else hops_of(trace.decode("latin-1")),
             )
             answer = await self._dispatcher.dispatch(target.decode("latin-1"), body, caller)
         except Exception as error:

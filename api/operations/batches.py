@@ -166,7 +166,7 @@ async def batch_write_item(tables: Tables, caller: Caller, body: bytes) -> bytes
     batches: list[tuple[str, TableRef, list[Command]]] = []
     for name, writes in requested.items():
         ref = find_table(tables, caller, name)
-        commands = _commands(ref.table, writes, sizes[name])
+        commands = _commands(ref.table, writes, sizes[name], caller.hops)
         if len({command.key for command in commands}) < len(commands):
             raise InvalidRequest(_DUPLICATES)
         batches.append((name, ref, commands))
@@ -220,16 +220,19 @@ def _check_write(write: BatchWrite) -> int:
     raise InvalidRequest(_NOT_ONE_WRITE)
 
 
-def _commands(table: Table, writes: list[BatchWrite], sizes: list[int]) -> list[Command]:
+def _commands(
+    table: Table, writes: list[BatchWrite], sizes: list[int], hops: int
+) -> list[Command]:
     commands: list[Command] = []
     for write, size_bytes in zip(writes, sizes, strict=True):
         if write.put_request is not None:
             item = write.put_request.item
             check_put_item(table, item, size_bytes, batch=True)
-            commands.append(Put(tree_key(table, item), item, encode_item(item), size_bytes))
+            body = encode_item(item)
+            commands.append(Put(tree_key(table, item), item, body, size_bytes, hops=hops))
         else:
             assert write.delete_request is not None, "checked by _check_write"
-            commands.append(Delete(item_key(table, write.delete_request.key)))
+            commands.append(Delete(item_key(table, write.delete_request.key), hops=hops))
     return commands
 
 

@@ -121,6 +121,7 @@ async def put_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
         size_bytes,
         condition,
         request.expression_attribute_values or {},
+        hops=caller.hops,
     )
     return await _write(tables, ref, request, command, item, None)
 
@@ -136,7 +137,8 @@ async def delete_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     ref = find_table(tables, caller, request.table_name)
     key = item_key(ref.table, request.key)
     check_scalar(ref.table, condition)
-    command = Delete(key, condition, request.expression_attribute_values or {})
+    values = request.expression_attribute_values or {}
+    command = Delete(key, condition, values, hops=caller.hops)
     return await _write(tables, ref, request, command, request.key, None)
 
 
@@ -180,7 +182,7 @@ async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
         check_assigned_types(table, update, values)
         check_scalar(table, update)
     check_scalar(table, condition)
-    command = UpdateItem(key, request.key, update, condition, values)
+    command = UpdateItem(key, request.key, update, condition, values, hops=caller.hops)
     return await _write(tables, ref, request, command, request.key, update)
 
 

@@ -67,7 +67,9 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
         token = f"{caller.namespace}/{token}"
         spelled = _spell(request.transact_items)
         request_hash = blake2b(spelled, digest_size=_HASH_BYTES).digest()
-    outcome = await tables.transact_write(commands, token=token, request_hash=request_hash)
+    outcome = await tables.transact_write(
+        commands, token=token, request_hash=request_hash, hops=caller.hops
+    )
     if not outcome.committed:
         raise refusal(outcome, actions)
     parts = []

@@ -14,7 +14,7 @@ import trio.testing
 from millstream.actors.data_directory import open_node
 from millstream.actors.node import Node, NodeSettings
 from millstream.actors.streams import Page
-from millstream.actors.tables import TableRef
+from millstream.actors.tables import TableRef, TransactionAction
 from millstream.errors import Trimmed
 from millstream.host.clock import ManualClock
 from millstream.host.host import real_host
@@ -219,26 +219,24 @@ async def test_a_shard_that_rolls_over_continues_in_its_child(node: Node) -> Non
     assert seen + rest == ["a", *(f"{n:03}" for n in range(100))]
 
 
-async def test_shards_roll_over_by_age_and_expire(
-    aged: Node, clock: ManualClock, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_shards_roll_over_by_age_and_expire(aged: Node, clock: ManualClock) -> None:
     ref = await make_table(aged, stream_view="KEYS_ONLY")
     await ref.write(put(ref, pk="a"))
     clock.advance(5 * HOUR_MS)
-    await trio.sleep(120)
+    await aged.tables.streams.tend()
     first, second = stream_of(aged).shards
     assert second.parent == first.shard_id
     # An empty shard has no reason to roll over.
     clock.advance(5 * HOUR_MS)
-    await trio.sleep(120)
+    await aged.tables.streams.tend()
     assert stream_of(aged).shards == (first, second)
     clock.advance(25 * HOUR_MS)
-    await trio.sleep(120)
+    await aged.tables.streams.tend()
     assert stream_of(aged).shards == (second,)
 
 
 async def test_a_removed_table_leaves_its_log_until_the_stream_expires(
-    aged: Node, clock: ManualClock, autojump_clock: trio.testing.MockClock
+    aged: Node, clock: ManualClock
 ) -> None:
     ref = await make_table(aged, stream_view="KEYS_ONLY")
     await ref.write(put(ref, pk="a"))
@@ -247,7 +245,7 @@ async def test_a_removed_table_leaves_its_log_until_the_stream_expires(
     await aged.tables.wait_gone("", "t")
     assert shown(aged) == [("INSERT", "a")]
     clock.advance(25 * HOUR_MS)
-    await trio.sleep(120)
+    await aged.tables.streams.tend()
     assert aged.tables.streams.of_namespace("") == []
     assert log_id not in aged.log_writer.engine.list()
 
@@ -292,3 +290,18 @@ async def test_who_waits_for_growth_is_woken(node: Node) -> None:
             nursery.start_soon(streams.wait_growth, shard)
             await trio.testing.wait_all_tasks_blocked()
             await streams.roll(stream, [shard.shard_id])
+
+
+async def test_an_effect_carries_the_hops_of_its_command(node: Node) -> None:
+    ref = await make_table(node, stream_view="KEYS_ONLY", partition_count=2)
+    await ref.write(msgspec.structs.replace(put(ref, pk="a"), hops=3))
+    # One partition, then two: Transact and Prepare.
+    actions = [TransactionAction(ref, put(ref, pk=str(n))) for n in range(20)]
+    await node.tables.transact_write(actions[:1], hops=4)
+    await node.tables.transact_write(actions[1:], hops=5)
+    await ref.write(put(ref, pk="z"))
+    stream = stream_of(node)
+    hops = sorted(
+        change.hops for shard in stream.shards for change in read_all(node, stream, shard).changes
+    )
+    assert hops == [0, 3, 4, *[5] * 19]
