@@ -1,5 +1,5 @@
 """Triggers: which records a handler gets, in which batches, and what happens when it fails.
 
-Nothing lives here yet. It will hold the policy of event source mappings; the pollers that carry
-it out are actors.
+``settings`` holds the parameters of event source mappings and their bounds, ``patterns`` the
+filters. The pollers that carry the policy out are actors.
 """
