@@ -178,6 +178,13 @@ MAPPING_TUMBLING_WINDOW_SECONDS_MAX = 900
 MAPPING_FILTERS_MAX = 5
 FILTER_PATTERN_CHARACTERS_MAX = 4096
 DESTINATION_CHARACTERS_MAX = 350
+# Filter patterns. D: EventBridge takes at most a thousand combinations of $or. S: the deepest leaf
+# of a record is 68 names down; a thousand values fill a pattern of 4096 characters; matching is
+# linear whatever the wildcards, so that their bound only keeps company with EventBridge's.
+FILTER_COMBINATIONS_MAX = 1000
+FILTER_LEVELS_MAX = 100
+FILTER_VALUES_MAX = 1000
+FILTER_WILDCARDS_MAX = 100
 
 # DescribeLimits' and DescribeEndpoints' answers (D: the initial quotas of an account).
 ENDPOINT_CACHE_MINUTES = 1440

@@ -33,6 +33,7 @@ from ..limits import (
     MAPPING_RETRY_ATTEMPTS_MAX,
     MAPPING_TUMBLING_WINDOW_SECONDS_MAX,
 )
+from .patterns import compile_filters
 
 STARTING_POSITIONS: Final = ("TRIM_HORIZON", "LATEST")
 DESTINATION_KINDS: Final = ("table", "directory", "callable")
@@ -131,6 +132,7 @@ def check_settings(settings: MappingSettings) -> None:
             f"FilterCriteria has {len(settings.filters)} filters, at most {MAPPING_FILTERS_MAX} "
             "are allowed"
         )
+    compile_filters(settings.filters)
     # State goes from one invocation of a shard to the next, which parallel batches do not have.
     if settings.tumbling_window_seconds and settings.parallelization_factor > 1:
         raise InvalidRequest(
