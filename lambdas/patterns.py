@@ -237,7 +237,8 @@ def _literal_leaf(name: str, strings: frozenset[str], scalar_test: ScalarTest) -
 
 def _leaf(name: str, scalar_test: ScalarTest) -> MapTest:
     def matches(values: dict[str, Any], absent: frozenset[Path] | None) -> bool:
-        return _scalar_matches(values.get(name, _MISSING), scalar_test)
+        value = values.get(name, _MISSING)
+        return scalar_test(value) if type(value) is str else _scalar_matches(value, scalar_test)
 
     return matches
 
