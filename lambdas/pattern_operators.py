@@ -67,7 +67,7 @@ class Entries:
                 return value in strings
             if kind in _NUMBERS:
                 return value in numbers
-            return any(value is each for each in singletons)
+            return value in singletons
 
         if not others:
             return matches_literal

@@ -130,7 +130,7 @@ texts = st.sampled_from(TEXTS)
 filled = st.sampled_from(TEXTS[1:])
 numbers = st.sampled_from(NUMBERS)
 scalars = texts | numbers | st.sampled_from([True, False, None])
-wildcards = st.sampled_from(["*", "a*", "*a", "a*a", "*b*", "a*b*a", "ab", "*a*b"])
+wildcards = st.sampled_from(["*", "a*", "*a", "a*a", "*b*", "*b*b", "a*b*a", "ab", "*a*b"])
 
 
 def one_or_more(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -159,7 +159,7 @@ entries = (
 )
 # A simpler leaf, so that larger patterns match now and then.
 likely = st.sampled_from([["a"], [{"exists": True}], [{"exists": False}], [{"anything-but": "a"}]])
-leaf = likely | st.lists(entries, min_size=1, max_size=3)
+leaf = likely | likely | st.lists(entries, min_size=1, max_size=3)
 
 
 def objects(below: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -170,7 +170,7 @@ def objects(below: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return plain | st.builds(lambda one, other: {**one, **other}, plain, alternatives)
 
 
-patterns = st.recursive(objects(leaf), lambda below: objects(leaf | below), max_leaves=6)
+patterns = st.recursive(objects(leaf), lambda below: objects(leaf | below), max_leaves=3)
 values = st.recursive(
     st.just("a") | scalars,
     lambda below: (
@@ -185,23 +185,26 @@ records = st.dictionaries(st.sampled_from(["x", "y", "z", "p", "q"]), values, ma
 def record_for(pattern: Any) -> st.SearchStrategy[Any]:
     """A record of the pattern's shape, with arrays thrown in and names left out."""
     if isinstance(pattern, list):
-        return values
-    members: dict[str, st.SearchStrategy[Any]] = {}
-    for name, below in pattern.items():
-        for each in below if name == "$or" else [{name: below}]:
-            for inner, value in each.items():
-                shaped = record_for({"$or": value} if inner == "$or" else value)
-                members[inner] = shaped | st.lists(shaped, max_size=3) | values
-    return st.fixed_dictionaries({}, optional=members)
+        return st.just("a") | scalars | values
+    conditions = dict(pattern)
+    for alternative in conditions.pop("$or", []):
+        conditions.update(alternative)
+    members = {name: record_for(below) for name, below in conditions.items()}
+    members = {name: shaped | several(shaped) for name, shaped in members.items()}
+    return st.fixed_dictionaries(members) | st.fixed_dictionaries({}, optional=members)
+
+
+def several(shaped: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(shaped, max_size=3) | st.lists(shaped | values, min_size=1, max_size=2)
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     pattern = draw(patterns)
-    return pattern, draw(record_for(pattern) | records)
+    return pattern, draw(record_for(pattern))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_patterns_decide_as_the_obvious_evaluator(
     case: tuple[dict[str, Any], dict[str, Any]],
@@ -212,7 +215,7 @@ def test_patterns_decide_as_the_obvious_evaluator(
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(entries, values)
 def test_entries_decide_as_the_obvious_evaluator(entry: Any, value: Any) -> None:
     pattern = {"x": [entry]}
@@ -221,7 +224,7 @@ def test_entries_decide_as_the_obvious_evaluator(entry: Any, value: Any) -> None
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(patterns, max_size=3), records)
 def test_filters_are_alternatives(several: list[dict[str, Any]], record: dict[str, Any]) -> None:
     assert compile_filters([json.dumps(each) for each in several]).matches(record) == (
