@@ -79,7 +79,7 @@ class Entries:
 def read_entries(name: str, entries: list[Any]) -> Entries:
     """Read the array that the pattern has under ``name``."""
     if not entries:
-        raise Refused("Empty arrays are not allowed")
+        raise Refused("A list must not be empty")
     read = Entries()
     for entry in entries:
         kind = type(entry)
@@ -91,7 +91,7 @@ def read_entries(name: str, entries: list[Any]) -> Entries:
             _read_operator(entry, read)
         elif kind is list:
             raise Refused(
-                f'"{name}": match value must be String, number, true, false, null or an operator'
+                f'"{name}" lists a list: only values and operators may be listed'
             )
         else:
             read.singletons.append(entry)
@@ -101,13 +101,13 @@ def read_entries(name: str, entries: list[Any]) -> Entries:
 def _read_operator(entry: dict[str, Any], read: Entries) -> None:
     if len(entry) != 1:
         raise Refused(
-            "Only one key allowed in match expression" if entry else "Empty objects are not allowed"
+            "An operator is an object with one name" if entry else "An object must not be empty"
         )
     [(operator, operand)] = entry.items()
     match operator:
         case "exists":
             if type(operand) is not bool:
-                raise Refused("exists match pattern must be either true or false.")
+                raise Refused("exists takes true or false")
             if operand:
                 read.present = True
             else:
@@ -123,7 +123,7 @@ def _read_operator(entry: dict[str, Any], read: Entries) -> None:
         case "anything-but":
             read.others.append(_read_anything_but(operand, read))
         case _:
-            raise Refused(f"Unrecognized match type {operator}")
+            raise Refused(f"There is no operator {operator}")
 
 
 # Operators on text. Each reader makes a decision about a string.
@@ -137,7 +137,7 @@ def _on_text(test: _TextTest) -> ScalarTest:
 
 def _text(operator: str, operand: Any) -> str:
     if type(operand) is not str:
-        raise Refused(f"{operator} match pattern must be a string")
+        raise Refused(f"{operator} takes a text")
     return operand
 
 
@@ -160,7 +160,7 @@ def _read_affix(operator: str, operand: Any) -> ScalarTest:
     if type(operand) is not dict:
         return _on_text(affix(_text(operator, operand)))
     if list(operand) != ["equals-ignore-case"]:
-        raise Refused(f"Unsupported {operator} pattern: {', '.join(operand)}")
+        raise Refused(f"{operator} does not go with: {', '.join(operand)}")
     test = affix(_text("equals-ignore-case", operand["equals-ignore-case"]).lower())
     return lambda value: type(value) is str and test(value.lower())
 
@@ -198,14 +198,14 @@ def _wildcard_pieces(text: str) -> list[str]:
         character = text[at]
         if character == "*":
             if text[at + 1 : at + 2] == "*":
-                raise Refused(f"Consecutive wildcard characters at pos {at}")
+                raise Refused(f"Two wildcards side by side at position {at}")
             pieces.append("")
         else:
             if character == "\\":
                 at += 1
                 character = text[at : at + 1]
                 if character not in ("*", "\\"):
-                    raise Refused(f"Invalid escape character at pos {at - 1}")
+                    raise Refused(f"An escape of nothing special at position {at - 1}")
             pieces[-1] += character
         at += 1
     return pieces
@@ -220,35 +220,35 @@ def _number(value: int | float) -> int | float:
     except OverflowError:
         finite = False
     if not finite:
-        raise Refused(f"Cannot compare number: {value}")
+        raise Refused(f"A number that cannot be compared: {value}")
     return value
 
 
 def _read_numeric(operand: Any) -> ScalarTest:
     """``["=", 1]``, ``[">", 1]``, ``["<=", 1]``, or a lower and then an upper bound."""
     if type(operand) is not list:
-        raise Refused("Value of numeric must be an array.")
+        raise Refused("numeric takes a list")
     if not operand:
-        raise Refused("Invalid member in numeric match: ]")
+        raise Refused("numeric takes comparisons, and there is none")
     if len(operand) > 4:
-        raise Refused("Too many elements in numeric expression")
+        raise Refused("numeric takes one comparison or two")
     bounds = [(operand[at], operand[at + 1 : at + 2]) for at in range(0, len(operand), 2)]
     read: list[tuple[str, int | float]] = []
     for operator, limit in bounds:
         if operator not in ("=", "<", "<=", ">", ">="):
-            raise Refused(f"Unrecognized numeric range operator: {operator}")
+            raise Refused(f"numeric has no comparison {operator}")
         if not limit or type(limit[0]) not in _NUMBERS:
-            raise Refused(f"Value of {operator} must be numeric")
+            raise Refused(f"{operator} compares with a number")
         read.append((operator, _number(limit[0])))
     if len(read) == 1:
         return _compare(*read[0])
     (lower, least), (upper, greatest) = read
     if lower not in (">", ">="):
-        raise Refused("Too many elements in numeric expression")
+        raise Refused("numeric takes one comparison or two")
     if upper not in ("<", "<="):
-        raise Refused(f"Bad numeric range operator: {upper}")
+        raise Refused(f"A range cannot end with {upper}")
     if not least < greatest:
-        raise Refused("Bottom must be less than top")
+        raise Refused("A range must begin below its end")
     above, below = _compare(lower, least), _compare(upper, greatest)
     return lambda value: above(value) and below(value)
 
@@ -276,15 +276,14 @@ def _read_anything_but(operand: Any, read: Entries) -> ScalarTest:
         return _read_anything_but_operator(operand, read)
     unwanted = operand if type(operand) is list else [operand]
     if not unwanted:
-        raise Refused("Empty arrays are not allowed")
+        raise Refused("A list must not be empty")
     texts = frozenset(each for each in unwanted if type(each) is str)
     numbers = frozenset(_number(each) for each in unwanted if type(each) in _NUMBERS)
     if any(type(each) is not str and type(each) not in _NUMBERS for each in unwanted):
-        raise Refused("Inside anything-but list, start|null|boolean is not supported.")
+        raise Refused("anything-but takes texts and numbers only")
     if texts and numbers:
         raise Refused(
-            "Inside anything but list, either all values are number or string, mixed type is not "
-            "supported"
+            "anything-but takes texts or numbers, not both"
         )
     if texts:
         return lambda value: type(value) is not str or value not in texts
@@ -293,15 +292,15 @@ def _read_anything_but(operand: Any, read: Entries) -> ScalarTest:
 
 def _read_anything_but_operator(operand: dict[str, Any], read: Entries) -> ScalarTest:
     if len(operand) != 1:
-        raise Refused("Only one key allowed in match expression")
+        raise Refused("An operator is an object with one name")
     [(operator, given)] = operand.items()
     if operator not in ("equals-ignore-case", "prefix", "suffix", "wildcard"):
-        raise Refused(f"Unsupported anything-but pattern: {operator}")
+        raise Refused(f"anything-but does not go with {operator}")
     texts = [_text(operator, each) for each in (given if type(given) is list else [given])]
     if not texts:
-        raise Refused("Empty arrays are not allowed")
+        raise Refused("A list must not be empty")
     if operator in ("prefix", "suffix") and "" in texts:
-        raise Refused("Null prefix/suffix not allowed")
+        raise Refused("anything-but takes no empty prefix or suffix")
     tests: list[_TextTest]
     match operator:
         case "prefix":

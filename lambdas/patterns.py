@@ -8,7 +8,7 @@ that it does not mention are ignored. An array is an OR over literals and operat
 (``pattern_operators``), applied to the scalar that the record has there. ``$or`` takes a list of
 objects of which one must match. Sources: the Lambda guide, "Control which events Lambda sends to
 your function" and "Using event filtering with a DynamoDB event source"; the EventBridge guide,
-"Amazon EventBridge event patterns"; event-ruler's README and tests, for what they leave open:
+"Amazon EventBridge event patterns"; event-ruler (its README, tests and behaviour), for the rest:
 
 - Only leaves match. An object in the record's place of a leaf is as good as nothing there, and so
   is an empty array: ``exists`` true does not match it, ``exists`` false does.
@@ -111,7 +111,7 @@ class _Compiler:
 
     def _object(self, pattern: dict[str, Any], path: Path) -> _Node:
         if not pattern:
-            raise Refused("Empty objects are not allowed")
+            raise Refused("An object must not be empty")
         if len(path) >= FILTER_LEVELS_MAX:
             raise Refused(f"The pattern has more than {FILTER_LEVELS_MAX} levels")
         nodes = [self._member(name, value, path) for name, value in pattern.items()]
@@ -133,7 +133,7 @@ class _Compiler:
             return _Node(_nested(path, child), child.absences, child.combinations)
         if type(value) is list:
             return self._leaf(value, path)
-        raise Refused(f'"{name}" must be an object or an array')
+        raise Refused(f'"{name}" must be an object or a list')
 
     def _leaf(self, values: list[Any], path: Path) -> _Node:
         entries = read_entries(path[-1], values)
@@ -142,7 +142,7 @@ class _Compiler:
         if self._values > FILTER_VALUES_MAX:
             raise Refused(f"The pattern has more than {FILTER_VALUES_MAX} values")
         if self._wildcards > FILTER_WILDCARDS_MAX:
-            raise Refused("Rule is too complex - try using fewer wildcard characters")
+            raise Refused("The pattern has too many wildcards")
         scalar_test = entries.scalar_test()
         if entries.absent:
             return _Node(_leaf_or_nothing(path, scalar_test), frozenset([path]), 1)
