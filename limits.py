@@ -244,3 +244,19 @@ STREAM_SLICE_RECORDS = 128
 # Bodies beyond this are decoded without the garbage collector (S: below it there are too few
 # objects for a full collection).
 COLLECTED_BODY_BYTES_MAX = 128 * 1024
+
+# Event source mappings. D: "Using AWS Lambda with Amazon DynamoDB" (6 MB for a synchronous
+# invocation, 1 MB of tumbling state), "recursive loop detection" (16). S: the envelope is what an
+# event has besides its records and a state; a retry waits from 0.1 s to a minute; a shard holds
+# two batches for each lane, never less than one read of the stream, in four payloads' bytes; a
+# batch that waits for more closes this long before its first record is too old.
+RECURSION_HOPS_MAX = 16
+INVOCATION_PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
+INVOCATION_ENVELOPE_BYTES = 1024
+WINDOW_STATE_BYTES_MAX = 1024 * 1024
+RETRY_BACKOFF_MS_MIN = 100
+RETRY_BACKOFF_MS_MAX = 60_000
+SHARD_BUFFER_BATCHES = 2
+SHARD_BUFFER_RECORDS_MIN = 1000
+SHARD_BUFFER_BYTES_MAX = 4 * INVOCATION_PAYLOAD_BYTES_MAX
+RECORD_AGE_MARGIN_MS = 5000
