@@ -234,9 +234,7 @@ STREAM_LIST_MAX = 100
 STREAM_READ_BYTES = 256 * 1024
 STREAM_SCAN_ENTRIES_MAX = 2000
 STREAM_WATCH_SECONDS = 60.0
-# Handlers that may lead to one another (D: Lambda stops a recursive loop after about 16; S: an
-# effect's count goes no higher than this).
-RECURSION_HOPS_MAX = 16
+# An effect's count of the handlers that led to it goes no higher than this (S).
 HOPS_MAX = 255
 # Records read between two checkpoints (S: about 2 ms at 10 us each).
 STREAM_SLICE_RECORDS = 128
@@ -260,3 +258,25 @@ SHARD_BUFFER_BATCHES = 2
 SHARD_BUFFER_RECORDS_MIN = 1000
 SHARD_BUFFER_BYTES_MAX = 4 * INVOCATION_PAYLOAD_BYTES_MAX
 RECORD_AGE_MARGIN_MS = 5000
+
+# Handlers and their workers. D: a function's answer is at most 6 MB (and a hundred bytes), its init
+# phase ten seconds, and Invoke tells the last 4 KB of its log. S: a frame holds an event or an
+# answer of 6 MB, the writes of a transaction, or a pickled function with what it closes over.
+FUNCTION_ANSWER_BYTES_MAX = 6 * 1024 * 1024 + 100
+FUNCTION_INIT_SECONDS_MAX = 10.0
+FUNCTION_LOG_TAIL_BYTES = 4096
+WORKER_FRAME_BYTES_MAX = 64 * 1024 * 1024
+WORKER_RECEIVE_BYTES = 256 * 1024
+# S: a warm worker holds some 15 MB; five minutes is about what Lambda keeps one, too.
+WORKER_IDLE_SECONDS = 300.0
+# S: memory that a worker may map beyond its function's limit. The interpreter takes 10 MB, each
+# thread reserves 8 MB of stack whether it uses them or not.
+WORKER_MEMORY_RESERVE_BYTES = 64 * 1024 * 1024
+# S: what one invocation may print into the node's log, and the longest line of it.
+WORKER_LOG_BYTES_MAX = 256 * 1024
+WORKER_LOG_LINE_BYTES_MAX = 8 * 1024
+# S: an error's message and trace travel with every failed batch.
+FAILURE_MESSAGE_CHARACTERS_MAX = 16 * 1024
+FAILURE_TRACE_LINES_MAX = 100
+# S: threads of one handler, those that ran out of time and could not be stopped included.
+HANDLER_THREADS_MAX = 32
