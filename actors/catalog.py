@@ -28,6 +28,9 @@ from ..storage.commands import Delete, Put
 from .partition import PartitionActor
 
 CATALOG_LOG = "catalog"
+#: Kinds of entries.
+STREAM_ENTRY = "stream"
+MAPPING_ENTRY = "mapping"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

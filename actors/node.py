@@ -33,20 +33,22 @@ from ..storage.index_state import IndexState
 from ..storage.log.interface import LogEngine
 from ..storage.log.replicated import ReplicatedLogEngine
 from ..storage.partition import Partition, Position, decode_position
-from ..storage.table_state import TOKEN_TREE, TableState
+from ..storage.table_state import TableState
 from ..storage.totals import Totals
 from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
 from ..storage.tree.mirrored_store import MirroredStore
-from .catalog import CATALOG_LOG, CATALOG_TABLE, Catalog
+from .catalog import CATALOG_TABLE, MAPPING_ENTRY, Catalog
+from .checkpoints import CHECKPOINTS_TABLE
 from .flusher import POSITION_PREFIX, Flusher, position_key
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .partition import PartitionActor
 from .schema_changes import SchemaChanges
 from .streams import Streams
+from .system_tables import SYSTEM_LOGS, SYSTEM_TREES
 from .tables import Tables
-from .transactions import LEDGER_LOG, LEDGER_TABLE, LEDGER_TREE, Coordinator
+from .transactions import LEDGER_LOG, LEDGER_TABLE, Coordinator
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class Node:
         )
         self._catalog_actor: PartitionActor
         self._ledger_actor: PartitionActor
+        self._checkpoints_actor: PartitionActor
         self.coordinator: Coordinator | None = None
         self._changes: SchemaChanges
         self.tables: Tables
@@ -107,6 +110,9 @@ class Node:
         self._ledger_actor = await self._open_system_partition(LEDGER_TABLE, nursery)
         self._catalog_actor = await self._open_system_partition(CATALOG_TABLE, nursery)
         catalog = Catalog(self._catalog_actor)
+        self._checkpoints_actor = await self._open_system_partition(
+            CHECKPOINTS_TABLE, nursery, may_be_new=not catalog.entries(MAPPING_ENTRY)
+        )
         self._changes = SchemaChanges(
             catalog,
             self.log_writer,
@@ -124,7 +130,7 @@ class Node:
         await self._changes.resume(tables)
         coordinator = self.coordinator = Coordinator(
             self._ledger_actor,
-            lambda: self._changes.actors,
+            lambda: [*self._changes.actors, self._checkpoints_actor],
             self.btree,
             self.host.clock.now_ms,
             self.name,
@@ -151,15 +157,21 @@ class Node:
             self.settings.stream_shard_seconds,
         )
 
-    async def _open_system_partition(self, table: Table, nursery: trio.Nursery) -> PartitionActor:
-        """The one partition of a table that belongs to the node itself, made at the first start."""
+    async def _open_system_partition(
+        self, table: Table, nursery: trio.Nursery, *, may_be_new: bool = False
+    ) -> PartitionActor:
+        """The one partition of a table that belongs to the node itself, made at the first start.
+
+        ``may_be_new``: an older millstream may have made the directory, without this partition.
+        """
         engine = self.log_writer.engine
         log_id = table.partitions[0].log_id
         existing = engine.list()
         if log_id not in existing:
             # The ledger is made first, the catalog second, all others after.
             others = set(existing) - {LEDGER_LOG}
-            if others or self.btree.get_meta(position_key(log_id)) is not None:
+            known = self.btree.get_meta(position_key(log_id)) is not None
+            if known or (others and not may_be_new):
                 raise Corrupt(f"the log of the {table.name} is gone")
             await self.log_writer.change(lambda: engine.create(log_id, 1))
         actor = self._make_actor(table.partitions[0], lambda: table, None)
@@ -185,12 +197,12 @@ class Node:
     def _drop_orphans(self, tables: list[Table]) -> None:
         """Remove trees and positions that a crash has left behind a removed table or index."""
         logs = {log_id for table in tables for log_id in table.log_ids()}
-        logs |= {CATALOG_LOG, LEDGER_LOG}
+        logs |= SYSTEM_LOGS
         for key, _ in self.btree.meta_range(POSITION_PREFIX):
             if key.removeprefix(POSITION_PREFIX).decode() not in logs:
                 self.btree.set_meta(key, None)
         known = {tree for table in tables for tree in table.trees()}
-        known |= {CATALOG_TABLE.tree, LEDGER_TREE, TOKEN_TREE}
+        known |= SYSTEM_TREES
         for tree in self.btree.trees():
             if tree not in known:
                 logger.info("dropping tree %d, which belongs to no table", tree)
@@ -198,6 +210,7 @@ class Node:
 
     async def _close(self) -> None:
         await self._changes.close()
+        await self._checkpoints_actor.close()
         await self._catalog_actor.close()
         await self._ledger_actor.close()
         while self.btree.frozen is not None or self._dirty():
@@ -225,6 +238,7 @@ class Node:
     def _partitions(self) -> Iterator[PartitionActor]:
         yield self._catalog_actor
         yield self._ledger_actor
+        yield self._checkpoints_actor
         yield from self._changes.actors
 
     def _may_trim(self) -> bool:

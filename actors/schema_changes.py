@@ -48,16 +48,16 @@ from ..model.schema import (
     TableChange,
     hash_ranges,
 )
-from .catalog import CATALOG_LOG, Catalog
+from .catalog import Catalog
 from .flusher import position_key
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .mailbox import Reply
 from .partition import PartitionActor
 from .streams import Streams
+from .system_tables import SYSTEM_LOGS
 from .tables import Span, TableRef
 from .tasks import Tasks
-from .transactions import LEDGER_LOG
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class SchemaChanges:
 
     async def _remove_orphans(self, tables: list[Table]) -> None:
         known = {log_id for table in tables for log_id in table.log_ids()}
-        known |= {CATALOG_LOG, LEDGER_LOG, *self.streams.logs()}
+        known |= SYSTEM_LOGS | self.streams.logs()
         orphans = [log_id for log_id in self._log_writer.engine.list() if log_id not in known]
         if orphans:
             logger.info("removing %d logs that belong to no table", len(orphans))

@@ -41,12 +41,10 @@ from ..streams.definition import (
 )
 from ..streams.records import Change, changes_of
 from ..streams.sequence import lsn_of, sequence_of
-from .catalog import Catalog
+from .catalog import STREAM_ENTRY, Catalog
 from .partition import PartitionActor
 
 logger = logging.getLogger(__name__)
-
-STREAM_ENTRY = "stream"
 
 
 class Page(msgspec.Struct, frozen=True):

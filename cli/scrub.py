@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from ..actors.catalog import CATALOG_TABLE, CATALOG_TREE, Catalog
+from ..actors.catalog import CATALOG_TREE, Catalog
 from ..actors.data_directory import FORMAT, log_paths, tree_paths
 from ..actors.flusher import POSITION_PREFIX
 from ..actors.partition import PartitionActor
-from ..actors.transactions import LEDGER_TABLE
+from ..actors.system_tables import SYSTEM_TABLES, SYSTEM_TREES
 from ..errors import Corrupt, DirectoryInUse, MillstreamError, StorageError
 from ..host.disk import Disk, Lock, RealDisk
 from ..model.schema import Table
@@ -138,7 +138,7 @@ class _Scrub:
                 key.removeprefix(POSITION_PREFIX).decode(): decode_position(data)
                 for key, data in store.meta_range(POSITION_PREFIX)
             }
-            tables = [CATALOG_TABLE, LEDGER_TABLE, *_tables(store)]
+            tables = [*SYSTEM_TABLES, *_tables(store)]
         except StorageError as error:
             self._tell(f"{label}catalog", f"{error}; the tables' own counts cannot be compared")
             for tree in there:
@@ -225,5 +225,5 @@ class _CatalogRows:
 
 def _tables(reader: TreeReader) -> list[Table]:
     """What the catalog in the tree says; it is as old as the rows beside it."""
-    assert CATALOG_TABLE.tree == CATALOG_TREE
+    assert CATALOG_TREE in SYSTEM_TREES
     return Catalog(cast(PartitionActor, _CatalogRows(reader))).load()

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..actors.catalog import CATALOG_TABLE
 from ..actors.flusher import POSITION_PREFIX, position_key
 from ..actors.node import Node
+from ..actors.system_tables import SYSTEM_TABLES
 from ..actors.tables import TableRef
-from ..actors.transactions import LEDGER_TABLE, LEDGER_TREE
+from ..actors.transactions import LEDGER_TREE
 from ..model.keys import hash_prefix
 from ..model.schema import GlobalIndex, LocalIndex, Partition, Status, Table
 from ..model.versions import HybridClock
@@ -29,9 +29,6 @@ from ..storage.tree.memory_store import MemoryStore
 from .doors import ALL_BYTES
 from .machine import Machine
 from .recount import counted, expected_entries
-
-#: What a node keeps for itself, in partitions like everybody's.
-SYSTEM_TABLES = (CATALOG_TABLE, LEDGER_TABLE)
 
 Dump = dict[tuple[str, str | None], dict[bytes, Row]]
 """(table name, index name or None) -> rows."""
