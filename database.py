@@ -33,7 +33,13 @@ from .api.calls import Caller
 from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
+from .actors.triggers import Triggers as Mappings
 from .errors import InvalidRequest, Throttled, TransactionConflict
+from .handlers import start_triggers
+from .host.clock import Clock
+from .host.host import real_host
+from .lambdas.trigger import Trigger
+from .triggers import make_trigger
 from .limits import (
     BATCH_GET_KEYS_MAX,
     BATCH_WRITE_REQUESTS_MAX,
@@ -395,6 +401,8 @@ async def open_database(
     log_engine: str = "auto",
     log_directories: Sequence[str] = (),
     memtable_bytes: int = NodeSettings().memtable_bytes,
+    triggers: Iterable[Trigger] = (),
+    clock: Clock | None = None,
 ) -> AsyncIterator[Database]:
     """The database in the directory ``path``, made if absent; None keeps everything in memory.
 
@@ -403,8 +411,11 @@ async def open_database(
 
     It is closed in good order when the block ends; a process that dies loses nothing that was
     acknowledged. ``log_directories`` keeps a copy of the log in each (see the README).
+    ``triggers`` is a ``Triggers`` registry whose handlers run from now on. ``clock`` is for tests
+    (``millstream.testing.ManualClock``).
 
     Raises:
+        InvalidRequest: a trigger cannot be registered.
         DirectoryInUse: another process has it open.
         WrongFormat: not a millstream directory, or a newer one's.
         Corrupt: it is damaged and no copy heals it.
@@ -412,13 +423,18 @@ async def open_database(
     if not __debug__:
         raise RuntimeError("millstream refuses to run under python -O or PYTHONOPTIMIZE")
     settings = NodeSettings(region=region, memtable_bytes=memtable_bytes)
+    host = real_host()
+    if clock is not None:
+        host = msgspec.structs.replace(host, clock=clock)
     async with open_node(
         None if path is None else os.fspath(path),
         settings,
         log_engine=log_engine,
         log_directories=tuple(log_directories),
+        host=host,
     ) as node:
-        yield Database(node.tables, namespace)
+        mappings = await start_triggers(node, triggers, namespace=namespace)
+        yield Database(node.tables, namespace, mappings)
 
 
 def _expressions(

@@ -236,6 +236,20 @@ STREAM_SCAN_ENTRIES_MAX = 2000
 STREAM_WATCH_SECONDS = 60.0
 # An effect's count of the handlers that led to it goes no higher than this (S).
 HOPS_MAX = 255
+# A handler whose transaction meets others is called again so often before that counts as a failure
+# (S); an invoker that cannot start a process is asked again after this long (S).
+HANDLER_CONFLICTS_MAX = 20
+INVOKER_RETRY_SECONDS = 0.5
+# Batches that were given up: asked for a place again after this long; listed at most for a mapping;
+# the event's text in a table's item, which holds 400 KB with the rest (S).
+DESTINATION_RETRY_SECONDS = 1.0
+FAILED_BATCHES_KEPT_MAX = 1000
+FAILURE_EVENT_BYTES_MAX = 350_000
+# Worker processes of one trigger (S: each costs some 15 MB).
+WORKERS_PER_TRIGGER_MAX = 10
+# What a trigger in Python gets unless it says otherwise (D: Lambda's most for both).
+HANDLER_TIMEOUT_SECONDS_DEFAULT = 900.0
+FUNCTION_MEMORY_MB_DEFAULT = 1024
 # Records read between two checkpoints (S: about 2 ms at 10 us each).
 STREAM_SLICE_RECORDS = 128
 

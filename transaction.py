@@ -16,11 +16,12 @@ ending with an exception sends nothing. One-shot: after the block the transactio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from .actors.partition import PartitionActor
 from .actors.tables import TableRef, Tables, TransactionAction
 from .api.calls import Caller
 from .api.operations.inputs import find_table, item_key
@@ -37,7 +38,7 @@ from .errors import InvalidRequest, TransactionConflict
 from .limits import TRANSACTION_ACTIONS_MAX
 from .model.python_values import from_item, to_attribute, to_item
 from .model.values import decode_item
-from .storage.commands import CheckVersion, Contended
+from .storage.commands import Action, CheckVersion, Contended
 
 Plain = dict[str, Any]
 
@@ -143,8 +144,13 @@ class Transaction:
             raise InvalidRequest("This transaction has ended; begin another")
         self._writes.append(check_action(write))
 
-    async def commit(self) -> None:
-        """Send it; done by the end of the block.
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was read or recorded."""
+        return not self._writes and not self._read
+
+    async def commit(self, more: Sequence[tuple[PartitionActor, Action]] = ()) -> None:
+        """Send it; done by the end of the block. ``more`` are actions of the node's own.
 
         Raises:
             TransactionCanceled: a condition was false or an action impossible; ``reasons`` has one
@@ -173,7 +179,9 @@ class Transaction:
             raise InvalidRequest(
                 f"A transaction reads and writes at most {TRANSACTION_ACTIONS_MAX} items"
             )
-        outcome = await self._tables.transact_write(actions)
+        outcome = await self._tables.transact_write(
+            actions, hops=self._caller.hops, more=more
+        )
         if outcome.committed:
             return
         written = outcome.results[: len(writes)]

@@ -31,6 +31,7 @@ CATALOG_LOG = "catalog"
 #: Kinds of entries.
 STREAM_ENTRY = "stream"
 MAPPING_ENTRY = "mapping"
+FAILED_ENTRY = "failed batch"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

@@ -2,8 +2,8 @@
 
 One row for each lane of a shard of a mapping. Being an ordinary partition, it takes part in
 transactions: that is how a handler's writes and its checkpoint are committed together. A commit
-demands that the row is still of the version that its writer knows (``action``), so that whoever was
-deposed meanwhile commits nothing.
+demands that the row is still of the version that its writer knows (``action``), so that whoever
+was deposed meanwhile commits nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import trio
 
 from ..errors import Corrupt, OutcomeUnknown, Throttled
 from ..lambdas.batches import LaneCheckpoint
-from ..limits import STORAGE_RETRY_SECONDS
+from ..limits import TRANSACTION_RETRY_SECONDS
 from ..model.keys import encode_component, prefix_end, table_key
 from ..model.schema import HASH_SPACE_END, KeyAttribute, KeySchema, Partition, Status, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
 from ..storage.commands import Action, Delete, Outcome, Put, Transact
+from ..storage.table_state import TableState
 from ..storage.tree.interface import TREE_ID_MAX
 from .partition import PartitionActor
 
@@ -63,18 +64,26 @@ class Checkpoints:
                 raise Corrupt("a checkpoint cannot be read") from error
         return rows
 
-    def action(
-        self, mapping: str, shard_id: str, checkpoint: LaneCheckpoint
-    ) -> tuple[PartitionActor, Action]:
-        """What stores ``checkpoint`` as part of a transaction, if nobody else has stored since.
+    def version(self, mapping: str, shard_id: str, lane: int) -> int:
+        """The version of a lane's row, 0 if there is none. Every store gives it a new one."""
+        found = self._partition.get(CHECKPOINTS_TREE, _key(mapping, shard_id, lane))
+        return 0 if found is None else found.hlc
 
-        To be made before the handler runs whose writes are to be committed with it: the version
-        demanded is that of the row now.
-        """
+    def action(
+        self, mapping: str, shard_id: str, checkpoint: LaneCheckpoint, version: int
+    ) -> tuple[PartitionActor, Action]:
+        """What stores ``checkpoint`` as part of a transaction, if the row is of ``version``."""
         put = _put(mapping, shard_id, checkpoint)
-        found = self._partition.get(CHECKPOINTS_TREE, put.key)
-        version = 0 if found is None else found.hlc
         return self._partition, msgspec.structs.replace(put, version=version)
+
+    async def is_stored(self, mapping: str, shard_id: str, checkpoint: LaneCheckpoint) -> bool:
+        """Whether ``checkpoint`` is its lane's row, once no transaction holds that any more."""
+        key = _key(mapping, shard_id, checkpoint.lane)
+        state = self._partition.machine.state
+        while isinstance(state, TableState) and (state.holds(key) or state.will_change(key)):
+            await trio.sleep(TRANSACTION_RETRY_SECONDS)
+            state = self._partition.machine.state
+        return checkpoint in self.load(mapping, shard_id)
 
     async def save(
         self, mapping: str, shard_id: str, checkpoints: Sequence[LaneCheckpoint]
@@ -111,7 +120,7 @@ class Checkpoints:
                 if outcome.committed:
                     return
             # A transaction under way holds a row.
-            await trio.sleep(STORAGE_RETRY_SECONDS / 100)
+            await trio.sleep(TRANSACTION_RETRY_SECONDS)
 
 
 def _prefix(mapping: str, shard_id: str) -> bytes:
@@ -125,5 +134,9 @@ def _put(mapping: str, shard_id: str, checkpoint: LaneCheckpoint) -> Put:
         "lane": {"N": str(checkpoint.lane)},
         "row": {"B": packed},
     }
-    key = _prefix(mapping, shard_id) + encode_component("N", item["lane"])
+    key = _key(mapping, shard_id, checkpoint.lane)
     return Put(key, item, encode_item(item), item_size_bytes(item))
+
+
+def _key(mapping: str, shard_id: str, lane: int) -> bytes:
+    return _prefix(mapping, shard_id) + encode_component("N", {"N": str(lane)})

@@ -9,7 +9,7 @@ nothing: the log is the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
@@ -97,7 +97,12 @@ class Node:
         )
         self._catalog_actor: PartitionActor
         self._ledger_actor: PartitionActor
-        self._checkpoints_actor: PartitionActor
+        self.checkpoints_partition: PartitionActor
+        self.catalog: Catalog
+        #: Where whatever belongs to this node may run its tasks.
+        self.nursery: trio.Nursery
+        #: What is to be stopped before the node closes, in reverse order.
+        self._closers: list[Callable[[], Awaitable[None]]] = []
         self.coordinator: Coordinator | None = None
         self._changes: SchemaChanges
         self.tables: Tables
@@ -106,11 +111,12 @@ class Node:
 
     async def _open(self, nursery: trio.Nursery) -> None:
         engine = self.log_writer.engine
+        self.nursery = nursery
         nursery.start_soon(self.log_writer.run)
         self._ledger_actor = await self._open_system_partition(LEDGER_TABLE, nursery)
         self._catalog_actor = await self._open_system_partition(CATALOG_TABLE, nursery)
-        catalog = Catalog(self._catalog_actor)
-        self._checkpoints_actor = await self._open_system_partition(
+        catalog = self.catalog = Catalog(self._catalog_actor)
+        self.checkpoints_partition = await self._open_system_partition(
             CHECKPOINTS_TABLE, nursery, may_be_new=not catalog.entries(MAPPING_ENTRY)
         )
         self._changes = SchemaChanges(
@@ -119,7 +125,7 @@ class Node:
             lambda changes: self._make_streams(catalog, changes),
             self._make_actor,
             nursery,
-            self._new_id,
+            self.new_id,
             self.host.clock.now_ms,
             self.flusher.note_commit,
             self.settings.partitions_per_table,
@@ -130,7 +136,7 @@ class Node:
         await self._changes.resume(tables)
         coordinator = self.coordinator = Coordinator(
             self._ledger_actor,
-            lambda: [*self._changes.actors, self._checkpoints_actor],
+            lambda: [*self._changes.actors, self.checkpoints_partition],
             self.btree,
             self.host.clock.now_ms,
             self.name,
@@ -208,9 +214,15 @@ class Node:
                 logger.info("dropping tree %d, which belongs to no table", tree)
                 self.btree.drop_tree(tree)
 
+    def before_closing(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have ``close`` called when the node is about to close."""
+        self._closers.append(close)
+
     async def _close(self) -> None:
+        for close in reversed(self._closers):
+            await close()
         await self._changes.close()
-        await self._checkpoints_actor.close()
+        await self.checkpoints_partition.close()
         await self._catalog_actor.close()
         await self._ledger_actor.close()
         while self.btree.frozen is not None or self._dirty():
@@ -238,14 +250,14 @@ class Node:
     def _partitions(self) -> Iterator[PartitionActor]:
         yield self._catalog_actor
         yield self._ledger_actor
-        yield self._checkpoints_actor
+        yield self.checkpoints_partition
         yield from self._changes.actors
 
     def _may_trim(self) -> bool:
         """Whether every configured tree holds what was flushed."""
         return not isinstance(self._store, MirroredStore) or self._store.complete
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
         """An identifier that no other start of any node gives out."""
         return _as_uuid(self.host.entropy.token_bytes(16))
 

@@ -7,7 +7,7 @@ loop, so a look-up is a dictionary access; the work behind a change of schema is
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -264,6 +264,8 @@ class Tables:
         self._coordinator = coordinator
         self._clock = clock
         self.streams = changes.streams
+        #: Tells the stream that a new table needs for triggers that wait for it.
+        self.view_wanted: Callable[[str, str], str | None] | None = None
         self.region = region
         self.account = account
 
@@ -284,6 +286,9 @@ class Tables:
         """
         if (new.namespace, new.name) in self._changes.refs:
             raise ResourceInUse(f"Table already exists: {new.name}")
+        if new.stream_view is None and self.view_wanted is not None:
+            view = self.view_wanted(new.namespace, new.name)
+            new = msgspec.structs.replace(new, stream_view=view)
         table = await self._changes.create(new)
         with trio.move_on_after(SCHEMA_GRACE_SECONDS):
             await self.wait_active(new.namespace, new.name)

@@ -7,7 +7,9 @@ clock times leases and waits, never goes back, and means nothing outside the pro
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -26,6 +28,14 @@ class Clock(Protocol):
         """Seconds since some moment; never decreases."""
         ...
 
+    def seconds_until(self, at_ms: int) -> float:
+        """How long to wait until the wall clock says ``at_ms``, unless ``when_moved`` tells."""
+        ...
+
+    def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have ``tell`` called whenever the clock has been moved by hand; how to stop that."""
+        ...
+
 
 class RealClock:
     """The machine's clocks."""
@@ -41,17 +51,25 @@ class RealClock:
     def monotonic_seconds(self) -> float:
         return time.monotonic()
 
+    def seconds_until(self, at_ms: int) -> float:
+        return max(0.0, at_ms / 1000 - time.time())
+
+    def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
 
 class ManualClock:
     """Stands still until ``advance`` (time passes) or ``set_wall`` (somebody adjusts it)."""
 
-    __slots__ = ("_monotonic_ms", "_wall_ms")
+    __slots__ = ("_monotonic_ms", "_told", "_wall_ms")
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
         #: Milliseconds since the epoch; may be set to anything from 0 up.
         self._wall_ms = now_ms
         #: Milliseconds that have passed since the clock was made; never decreases.
         self._monotonic_ms = 0
+        #: Whom to tell of a move, each under a key of its own.
+        self._told: dict[int, Callable[[], None]] = {}
 
     def now_ms(self) -> int:
         return self._wall_ms
@@ -62,13 +80,31 @@ class ManualClock:
     def monotonic_seconds(self) -> float:
         return self._monotonic_ms / 1000
 
+    def seconds_until(self, at_ms: int) -> float:
+        return 0.0 if at_ms <= self._wall_ms else math.inf
+
+    def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
+        key = id(tell)
+        self._told[key] = tell
+
+        def stop() -> None:
+            self._told.pop(key, None)
+
+        return stop
+
     def advance(self, milliseconds: int) -> None:
         """Let time pass on both clocks."""
         assert milliseconds >= 0
         self._wall_ms += milliseconds
         self._monotonic_ms += milliseconds
+        self._tell()
 
     def set_wall(self, now_ms: int) -> None:
         """Adjust the wall clock, backwards too, as an administrator or NTP does."""
         assert now_ms >= 0
         self._wall_ms = now_ms
+        self._tell()
+
+    def _tell(self) -> None:
+        for tell in list(self._told.values()):
+            tell()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ..streams.sequence import sequence_text
 from .batches import Discard
 
 
@@ -50,8 +51,8 @@ def failure_document(
     if discard.records:
         first = discard.records[0]
         last = discard.records[-1]
-        batch["startSequenceNumber"] = str(first.position)
-        batch["endSequenceNumber"] = str(last.position)
+        batch["startSequenceNumber"] = sequence_text(first.position)
+        batch["endSequenceNumber"] = sequence_text(last.position)
         batch["approximateArrivalOfFirstRecord"] = iso_milliseconds(first.arrived_ms)
         batch["approximateArrivalOfLastRecord"] = iso_milliseconds(last.arrived_ms)
     batch["streamArn"] = stream_arn

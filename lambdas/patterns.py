@@ -50,9 +50,11 @@ _OR: Final = "$or"
 class Filters:
     """Patterns of which a record must match one; if there are none, every record matches."""
 
-    __slots__ = ("_test",)
+    __slots__ = ("_test", "is_empty")
 
     def __init__(self, tests: Sequence[MapTest]) -> None:
+        #: Whether every record matches, so that none need be rendered for it.
+        self.is_empty = not tests
         self._test = _any_of(tests) if tests else _always
 
     def matches(self, record: dict[str, Any]) -> bool:

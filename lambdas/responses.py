@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from ..streams.sequence import sequence_text
+
 _NO_RESPONSE: tuple[Any, ...] = (None, {}, [], "")
 
 
@@ -58,7 +60,7 @@ def _first_failed(payload: Any, positions: Sequence[int]) -> int | None:
         return None
     if not isinstance(failures, list):
         return 0
-    delivered = {str(position): index for index, position in enumerate(positions)}
+    delivered = {sequence_text(position): index for index, position in enumerate(positions)}
     first = len(positions)
     for failure in failures:
         identifier = failure.get("itemIdentifier") if isinstance(failure, dict) else None

@@ -51,6 +51,13 @@ class SimulatedClock:
     def monotonic_seconds(self) -> float:
         return trio.current_time() * self.rate
 
+    def seconds_until(self, at_ms: int) -> float:
+        return max(0.0, (at_ms - self.now_ms()) / 1000 / self.rate)
+
+    def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
+        # Whoever waits looks again when the time has come.
+        return lambda: None
+
 
 class SimulatedEntropy:
     """Bytes from the seed."""

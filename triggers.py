@@ -1,0 +1,169 @@
+"""Registering Python handlers for the changes of tables.
+
+::
+
+    triggers = millstream.Triggers()
+
+    @triggers.on_change("orders", batch_size=10)
+    async def notify(event, context):
+        for record in event["Records"]:
+            ...
+
+    async with millstream.open_database("orders-data", triggers=triggers) as db:
+        ...
+
+The handler is what an AWS Lambda function is, with the same event and context, and the options are
+those of an event source mapping. ``async def`` runs on the loop, ``def`` in a thread,
+``isolation="process"`` in a worker process. Registering only notes: nothing runs before the
+registry is given to ``open_database``, ``millstream serve --app`` or ``db.add_trigger``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from .errors import InvalidRequest
+from .lambdas.settings import Destination, MappingSettings, check_settings
+from .lambdas.trigger import LOOP, PROCESS, THREAD, Trigger
+from .limits import FUNCTION_MEMORY_MB_DEFAULT, HANDLER_TIMEOUT_SECONDS_DEFAULT
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+Pattern: TypeAlias = str | Mapping[str, Any]
+OnFailure: TypeAlias = "str | os.PathLike[str] | Callable[[dict[str, Any]], Any]"
+
+
+class Triggers:
+    """Handlers and what they are called for. Iterating gives ``Trigger`` values."""
+
+    __slots__ = ("_triggers",)
+
+    def __init__(self) -> None:
+        self._triggers: dict[str, Trigger] = {}
+
+    def __iter__(self) -> Iterator[Trigger]:
+        return iter(list(self._triggers.values()))
+
+    def __len__(self) -> int:
+        return len(self._triggers)
+
+    def on_change(
+        self, table: str, *, name: str | None = None, **options: Any
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Have the decorated function called for the changes of ``table``; it stays as it is.
+
+        ``name`` is what the mapping is found by after a restart; without it the function's module
+        and qualified name. The options are those of ``make_trigger``.
+
+        Raises InvalidRequest, at once, for a name that is taken and for options out of bounds.
+        """
+
+        def register(handler: HandlerT) -> HandlerT:
+            self.add(make_trigger(table, handler, name=name, **options))
+            return handler
+
+        return register
+
+    def add(self, trigger: Trigger) -> None:
+        """Register a trigger made by ``make_trigger``."""
+        if trigger.name in self._triggers:
+            raise InvalidRequest(f"A trigger {trigger.name!r} is registered already")
+        self._triggers[trigger.name] = trigger
+
+
+def make_trigger(
+    table: str,
+    handler: Callable[..., Any],
+    *,
+    name: str | None = None,
+    batch_size: int = 100,
+    window: float = 0,
+    filter: Pattern | Sequence[Pattern] = (),
+    parallelization_factor: int = 1,
+    starting_position: Literal["TRIM_HORIZON", "LATEST"] = "TRIM_HORIZON",
+    bisect_batch_on_function_error: bool = False,
+    maximum_retry_attempts: int = -1,
+    maximum_record_age: int = -1,
+    report_batch_item_failures: bool = False,
+    tumbling_window: int = 0,
+    on_failure: OnFailure | None = None,
+    enabled: bool = True,
+    isolation: Literal["process"] | None = None,
+    timeout: float = HANDLER_TIMEOUT_SECONDS_DEFAULT,
+    memory_limit_mb: int = FUNCTION_MEMORY_MB_DEFAULT,
+    stream_view: str = "NEW_AND_OLD_IMAGES",
+) -> Trigger:
+    """A trigger of ``handler`` on ``table``.
+
+    All times are in seconds. ``window`` is how long a batch that is not full waits for more
+    records; ``filter`` one event filter pattern or several of which a record must match one;
+    ``maximum_record_age`` and ``maximum_retry_attempts`` -1 mean for as long as the stream keeps
+    the record. ``on_failure`` takes batches that are given up: a table's name, a directory (a
+    ``pathlib.Path``), or a callable that is given the document. ``timeout`` and, in a process,
+    ``memory_limit_mb`` bound one invocation. ``stream_view`` is that of the stream which the table
+    gets if it has none.
+
+    Raises InvalidRequest for what is out of bounds or makes no sense.
+    """
+    if not callable(handler):
+        raise InvalidRequest(f"A handler is a function, not {handler!r}")
+    if isolation not in (None, PROCESS):
+        raise InvalidRequest(f"isolation is 'process' or nothing, not {isolation!r}")
+    kind = isolation or (LOOP if inspect.iscoroutinefunction(handler) else THREAD)
+    settings = MappingSettings(
+        batch_size=batch_size,
+        window_seconds=window,
+        parallelization_factor=parallelization_factor,
+        starting_position=starting_position,
+        filters=_patterns(filter),
+        bisect_batch_on_function_error=bisect_batch_on_function_error,
+        maximum_retry_attempts=maximum_retry_attempts,
+        maximum_record_age_seconds=maximum_record_age,
+        report_batch_item_failures=report_batch_item_failures,
+        tumbling_window_seconds=tumbling_window,
+        on_failure=_destination(on_failure),
+        enabled=enabled,
+    )
+    check_settings(settings)
+    return Trigger(
+        name=name or name_of(handler),
+        table=table,
+        handler=handler,
+        settings=settings,
+        isolation=kind,
+        timeout_seconds=timeout,
+        memory_limit_mb=memory_limit_mb,
+        on_failure=on_failure if callable(on_failure) else None,
+        stream_view=stream_view,
+    )
+
+
+def name_of(handler: Callable[..., Any]) -> str:
+    """``module:qualname``, by which a handler's mapping is found again."""
+    name = getattr(handler, "__qualname__", None)
+    if name is None:
+        raise InvalidRequest("This handler has no name of its own: give the trigger one")
+    return f"{handler.__module__}:{name}"
+
+
+def _patterns(given: Pattern | Sequence[Pattern]) -> tuple[str, ...]:
+    patterns = [given] if isinstance(given, str | Mapping) else given
+    return tuple(
+        pattern if isinstance(pattern, str) else msgspec.json.encode(pattern).decode()
+        for pattern in patterns
+    )
+
+
+def _destination(on_failure: OnFailure | None) -> Destination | None:
+    if on_failure is None:
+        return None
+    if isinstance(on_failure, str):
+        return Destination("table", on_failure)
+    if isinstance(on_failure, os.PathLike):
+        return Destination("directory", str(Path(on_failure).absolute()))
+    return Destination("callable", name_of(on_failure))
