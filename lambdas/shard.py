@@ -139,9 +139,9 @@ class Shard:
         this.finished(batch_id, result, now_ms)
         if committed is not None:
             assert committed.lane == lane
-            assert committed.position <= this.position
+            assert committed.position <= max(this.position, committed.floor)
             self._floor = max(self._floor, committed.floor)
-            if committed.position == this.position and committed.windows == this.windows:
+            if committed.position >= this.position and committed.windows == this.windows:
                 this.has_news = False
 
     def discarded(self, lane: int, batch_id: int) -> None:
