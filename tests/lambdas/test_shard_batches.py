@@ -381,7 +381,8 @@ def test_another_factor_repeats_nothing_and_skips_nothing(before, after):
     for record in records[again.start_position() :]:
         again.feed(record)
     effects = run(again)
-    assert sorted(done + sum(positions(effects), [])) == list(range(1, 37))
+    delivered = [position for batch in positions(effects) for position in batch]
+    assert sorted(done + delivered) == list(range(1, 37))
     if stored:
         assert isinstance(effects[0], Replace)
         assert [row.lane for row in effects[0].checkpoints] == list(range(after))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from millstream.lambdas.attempts import backoff_ms
 from millstream.lambdas.batches import (
     Checkpoint,
     Discard,
@@ -12,7 +13,6 @@ from millstream.lambdas.batches import (
     Pulled,
     Success,
 )
-from millstream.lambdas.lane import backoff_ms
 from millstream.lambdas.settings import MappingSettings
 from millstream.lambdas.shard import Shard
 from millstream.limits import RETRY_BACKOFF_MS_MAX, RETRY_BACKOFF_MS_MIN
