@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..limits import SHARD_BUFFER_BATCHES, SHARD_BUFFER_BYTES_MAX, SHARD_BUFFER_RECORDS_MIN
+from .attempts import Pressure
 from .batches import (
     Checkpoint,
     Earlier,
@@ -36,7 +37,7 @@ from .batches import (
     Result,
     WindowState,
 )
-from .lane import Lane, Pressure
+from .lane import Lane
 from .settings import MappingSettings
 
 

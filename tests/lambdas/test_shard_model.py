@@ -348,4 +348,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = profile(max_examples=200, stateful_step_count=40, deadline=None)
+TestWorld.settings = profile(max_examples=100, stateful_step_count=40, deadline=None)
