@@ -141,9 +141,10 @@ class Shard:
         if committed is not None:
             assert committed.lane == lane
             assert committed.position <= max(this.position, committed.floor)
+            assert committed.windows == this.windows
             self._floor = max(self._floor, committed.floor)
-            if committed.position >= this.position and committed.windows == this.windows:
-                this.has_news = False
+            # Filtered records that came after the preview are told by the next row.
+            this.has_news = False
 
     def discarded(self, lane: int, batch_id: int) -> None:
         """The batch that a ``Discard`` gave out is where the mapping wants it."""

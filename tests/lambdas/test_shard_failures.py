@@ -87,6 +87,12 @@ def reporting(*bad):
             ["1234", "12", "34", "3", "3", "-3 Ret2", "4"],
         ),
         (
+            4,
+            {"maximum_retry_attempts": 0, "bisect_batch_on_function_error": True},
+            poisoned(1, 4),
+            ["1234", "12", "1", "-1 Ret1", "2", "34", "3", "4", "-4 Ret1"],
+        ),
+        (
             3,
             {"maximum_retry_attempts": 0, "bisect_batch_on_function_error": True},
             poisoned(1, 2, 3),
@@ -272,6 +278,17 @@ def test_partial_failures_with_filtered_records_between():
     assert shard.position == 6
 
 
+def test_filtered_record_waits_for_what_partial_progress_left():
+    shard = shard_of(2, report_batch_item_failures=True)
+    (invoke,) = shard.ready(0)
+    shard.finished(0, invoke.batch_id, Success(naming(2)), 0)
+    shard.feed(Pulled(3, b"k", 0, 100, False, 0, None))
+    (checkpoint,) = shard.ready(0)
+    assert checkpoint.checkpoint.position == 1
+    assert history(shard, lambda _: Success()) == ["2"]
+    assert shard.position == 3
+
+
 # Age
 
 
@@ -307,6 +324,19 @@ def test_only_the_records_that_are_too_old_are_given_up():
     assert checkpoint.checkpoint.position == 2
     assert [record.position for record in invoke.records] == [3, 4]
     assert invoke.attempt == 2
+
+
+def test_what_is_young_enough_still_waits_for_its_retry():
+    shard = Shard(MappingSettings(maximum_record_age_seconds=60))
+    for position, arrived_ms in enumerate([0, 50_000], 1):
+        shard.feed(Pulled(position, b"k", arrived_ms, 100, True, 0, None))
+    (invoke,) = shard.ready(59_950)
+    shard.finished(0, invoke.batch_id, Failure(), 59_950)
+    (discard,) = shard.ready(60_001)
+    shard.discarded(0, discard.batch_id)
+    assert not any(isinstance(effect, Invoke) for effect in shard.ready(60_049))
+    assert shard.deadline(60_049) == 60_050
+    assert isinstance(shard.ready(60_050)[0], Invoke)
 
 
 def test_record_gets_too_old_while_it_waits_for_a_retry():

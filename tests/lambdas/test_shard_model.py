@@ -57,13 +57,15 @@ RECORDS = st.lists(
         st.integers(1, 3),
     ),
     min_size=1,
-    max_size=12,
+    max_size=25,
 )
 
 
 class World(RuleBasedStateMachine):
-    @initialize(settings=SETTINGS)
-    def begin(self, settings: MappingSettings) -> None:
+    @initialize(settings=SETTINGS, records=RECORDS)
+    def begin(
+        self, settings: MappingSettings, records: list[tuple[bytes, int, bool, int, int, int]]
+    ) -> None:
         self.now_ms = 1_000_000
         self.settings = settings
         self.batch_size_max = settings.batch_size
@@ -81,6 +83,7 @@ class World(RuleBasedStateMachine):
         self.was_always_windowed = settings.tumbling_window_seconds > 0
         self.shard = Shard(settings)
         assert self.shard.start_position() == 0
+        self.write(records)
 
     # The stream
 
@@ -266,6 +269,23 @@ class World(RuleBasedStateMachine):
             payload["state"] = self.state_after(effect, first)
         self.finish(effect, payload, first, commits=commits)
 
+    @rule(
+        outcomes=st.lists(
+            st.tuples(st.integers(0, 9), st.integers(-3, 3), st.booleans()), max_size=15
+        )
+    )
+    def proceed(self, outcomes: list[tuple[int, int, bool]]) -> None:
+        """What an owner does all day: so that histories get anywhere."""
+        for at, first, commits in outcomes:
+            self.pull(100)
+            self.carry_out()
+            if not self.in_flight:
+                self.pass_time_until_deadline()
+            elif first < 0 or isinstance(self.in_flight[sorted(self.in_flight)[0]], Discard):
+                self.succeed(at, commits, False)
+            else:
+                self.fail(at, first, commits)
+
     # Time, settings, the end of the process
 
     @rule(step_ms=st.sampled_from([1, 99, 100, 1000, 61_000, 3_700_000]))
@@ -348,4 +368,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = profile(max_examples=100, stateful_step_count=40, deadline=None)
+TestWorld.settings = profile(max_examples=100, stateful_step_count=20, deadline=None)
