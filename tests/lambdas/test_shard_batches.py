@@ -405,9 +405,9 @@ def test_earlier_lanes_stay_in_the_rows_until_the_floor_has_passed_them():
     shard = shard_of(batch_size=1, checkpoints=[LaneCheckpoint(1, 2, 6, 0)])
     for position, key in enumerate([one, other, one, other, one, other, one], 1):
         shard.feed(pulled(position, key=key))
+    # After 1 and 3; after 5 all up to 6 is done; after 7.
     left = [len(row.earlier) for row in rows(run(shard))]
     assert left == [1, 1, 0, 0]
-    # The record before the last row is behind the old lane's: 1, 3 and 5 were done, then 7.
 
 
 # Settings at run time
