@@ -6,6 +6,7 @@ import pytest
 
 from millstream.lambdas.batches import Discard, Pulled
 from millstream.lambdas.discards import failure_document, iso_milliseconds
+from millstream.streams.sequence import sequence_text
 
 
 def document(discard, function_error="Unhandled"):
@@ -45,8 +46,8 @@ def test_document():
         "timestamp": "2019-11-14T00:13:49.717Z",
         "DDBStreamBatchInfo": {
             "shardId": "shardId-00000001573689847184-864758bb",
-            "startSequenceNumber": str(first),
-            "endSequenceNumber": str(last),
+            "startSequenceNumber": sequence_text(first),
+            "endSequenceNumber": sequence_text(last),
             "approximateArrivalOfFirstRecord": "2019-11-14T00:13:19.000Z",
             "approximateArrivalOfLastRecord": "2019-11-14T00:13:19.005Z",
             "batchSize": 2,

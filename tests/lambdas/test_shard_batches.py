@@ -25,6 +25,7 @@ from millstream.limits import (
     SHARD_BUFFER_BYTES_MAX,
     SHARD_BUFFER_RECORDS_MIN,
 )
+from millstream.streams.sequence import sequence_text
 
 ROOM_BYTES = INVOCATION_PAYLOAD_BYTES_MAX - INVOCATION_ENVELOPE_BYTES
 
@@ -418,7 +419,7 @@ def test_adopted_settings_hold_for_the_next_batch():
     (invoke,) = shard.ready(0)
     assert shard.adopt(MappingSettings(batch_size=3, report_batch_item_failures=True))
     # The batch in flight is judged by what held when it was invoked.
-    failed = {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    failed = {"batchItemFailures": [{"itemIdentifier": sequence_text(1)}]}
     shard.finished(0, invoke.batch_id, Success(failed), 0)
     assert positions(shard.ready(0)) == [[2, 3, 4]]
 

@@ -32,6 +32,7 @@ from millstream.limits import (
     RECURSION_HOPS_MAX,
     WINDOW_STATE_BYTES_MAX,
 )
+from millstream.streams.sequence import sequence_text
 
 KEYS = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
 SIZES = [100, 100, 100, 400_000, INVOCATION_PAYLOAD_BYTES_MAX // 2]
@@ -263,7 +264,7 @@ class World(RuleBasedStateMachine):
         if not self.settings.report_batch_item_failures or first >= len(effect.records):
             self.shard.finished(effect.lane, effect.batch_id, Failure(), self.now_ms)
             return
-        failed = [{"itemIdentifier": str(r.position)} for r in effect.records[first:]]
+        failed = [{"itemIdentifier": sequence_text(r.position)} for r in effect.records[first:]]
         payload: dict[str, Any] = {"batchItemFailures": failed[::-1]}
         if effect.window is not None:
             payload["state"] = self.state_after(effect, first)

@@ -20,6 +20,7 @@ from millstream.lambdas.batches import (
 from millstream.lambdas.settings import MappingSettings
 from millstream.lambdas.shard import Shard
 from millstream.limits import WINDOW_STATE_BYTES_MAX
+from millstream.streams.sequence import sequence_text
 
 MINUTE_MS = 60_000
 
@@ -233,7 +234,7 @@ def test_final_call_is_tried_no_longer_than_a_record():
 def test_partial_progress_brings_its_state():
     shard = shard_of(0, 1, 2, report_batch_item_failures=True)
     (invoke,) = shard.ready(2)
-    failed = [{"itemIdentifier": "3"}]
+    failed = [{"itemIdentifier": sequence_text(3)}]
     payload = {"state": {"count": 2}, "batchItemFailures": failed}
     row = shard.preview(0, invoke.batch_id, payload)
     assert row == LaneCheckpoint(0, 1, 2, 2, (WindowState(0, MINUTE_MS, {"count": 2}),))
@@ -244,7 +245,7 @@ def test_partial_progress_brings_its_state():
 def test_total_failure_leaves_the_state():
     shard = shard_of(0, 1, report_batch_item_failures=True)
     (invoke,) = shard.ready(2)
-    payload = {"state": {"count": 9}, "batchItemFailures": [{"itemIdentifier": "1"}]}
+    payload = {"state": {"count": 9}, "batchItemFailures": [{"itemIdentifier": sequence_text(1)}]}
     shard.finished(0, invoke.batch_id, Success(payload), 2)
     assert run(shard, 102) == [(0, [1, 2], 0, "")]
 
