@@ -34,11 +34,11 @@ class HandlerTransaction(Protocol):
     In a thread and in a worker process ``get`` is a plain call for ``def`` handlers.
     """
 
-    async def get(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None: ...
+    async def get(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None: ...
 
     def put(
         self,
-        table: Any,
+        table: NamedTable | str,
         item: dict[str, Any],
         *,
         condition: str | None = None,
@@ -48,7 +48,7 @@ class HandlerTransaction(Protocol):
 
     def update(
         self,
-        table: Any,
+        table: NamedTable | str,
         key: dict[str, Any],
         update: str,
         *,
@@ -59,7 +59,7 @@ class HandlerTransaction(Protocol):
 
     def delete(
         self,
-        table: Any,
+        table: NamedTable | str,
         key: dict[str, Any],
         *,
         condition: str | None = None,
@@ -69,7 +69,7 @@ class HandlerTransaction(Protocol):
 
     def check(
         self,
-        table: Any,
+        table: NamedTable | str,
         key: dict[str, Any],
         condition: str,
         *,

@@ -18,7 +18,7 @@ from ..errors import InvalidRequest, MillstreamError
 from ..limits import TRANSACTION_ACTIONS_MAX
 from ..model.python_values import from_item, to_attribute, to_item
 from ..model.values import check_item
-from .context import HandlerTransaction
+from .context import HandlerTransaction, NamedTable
 from .protocol import Ask, Item, Refused, Write
 
 # In the worker, which imports this module with the first transaction.
@@ -35,26 +35,30 @@ class _Recorder:
         #: At most as many as a transaction may have.
         self.writes: list[Write] = []
 
-    def put(self, table: Any, item: dict[str, Any], **more: Any) -> None:
+    def put(self, table: NamedTable | str, item: dict[str, Any], **more: Any) -> None:
         """Have ``item`` stored, in the place of whatever is under its key."""
         self._record("put", table, item, **more)
 
-    def update(self, table: Any, key: dict[str, Any], update: str, **more: Any) -> None:
+    def update(
+        self, table: NamedTable | str, key: dict[str, Any], update: str, **more: Any
+    ) -> None:
         """Have the item under ``key`` changed by an update expression."""
         self._record("update", table, key, update=update, **more)
 
-    def delete(self, table: Any, key: dict[str, Any], **more: Any) -> None:
+    def delete(self, table: NamedTable | str, key: dict[str, Any], **more: Any) -> None:
         """Have the item under ``key`` removed."""
         self._record("delete", table, key, **more)
 
-    def check(self, table: Any, key: dict[str, Any], condition: str, **more: Any) -> None:
+    def check(
+        self, table: NamedTable | str, key: dict[str, Any], condition: str, **more: Any
+    ) -> None:
         """Demand that ``condition`` holds for the item under ``key``, which is not changed."""
         self._record("check", table, key, condition=condition, **more)
 
     def _record(
         self,
         kind: str,
-        table: Any,
+        table: NamedTable | str,
         subject: dict[str, Any],
         *,
         update: str = "",
@@ -77,7 +81,7 @@ class _Recorder:
         )
         self.writes.append(write)
 
-    def _item(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None:
+    def _item(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None:
         body = self._ask(Ask(_name(table), _said(key)))
         return None if body is None else from_item(msgspec.json.decode(body))
 
@@ -85,7 +89,7 @@ class _Recorder:
 class WorkerTransaction(_Recorder):
     """``context.transaction`` of a ``def`` handler."""
 
-    def get(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None:
+    def get(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None:
         """The item under ``key``, or None; the commit demands that it stays so."""
         return self._item(table, key)
 
@@ -93,14 +97,14 @@ class WorkerTransaction(_Recorder):
 class AsyncWorkerTransaction(_Recorder):
     """``context.transaction`` of an ``async def`` handler."""
 
-    async def get(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None:
+    async def get(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None:
         """The item under ``key``, or None; the commit demands that it stays so."""
         # The node answers within a fraction of a millisecond: a thread would take longer.
         return self._item(table, key)
 
 
-def _name(table: Any) -> str:
-    return table if isinstance(table, str) else str(table.name)
+def _name(table: NamedTable | str) -> str:
+    return table if isinstance(table, str) else table.name
 
 
 def _said(item: dict[str, Any]) -> bytes:

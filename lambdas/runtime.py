@@ -26,7 +26,7 @@ from ..errors import MillstreamError, Unavailable
 from ..host.clock import Clock, RealClock
 from ..host.processes import Child, Processes
 from ..limits import FUNCTION_INIT_SECONDS_MAX, HANDLER_THREADS_MAX, WORKER_IDLE_SECONDS
-from .context import HandlerTransaction, LambdaContext, current_trace
+from .context import HandlerTransaction, LambdaContext, NamedTable, current_trace
 from .output import Output
 from .protocol import (
     PROTOCOL_VERSION,
@@ -202,27 +202,31 @@ class ThreadTransaction:
     def end(self) -> None:
         self._has_ended = True
 
-    def get(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None:
+    def get(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None:
         """The item under ``key``, or None; the commit demands that it stays so."""
         return trio.from_thread.run(self._get, table, key)
 
-    async def _get(self, table: Any, key: dict[str, Any]) -> dict[str, Any] | None:
+    async def _get(self, table: NamedTable | str, key: dict[str, Any]) -> dict[str, Any] | None:
         self._demand()
         return await self._transaction.get(table, key)
 
-    def put(self, table: Any, item: dict[str, Any], **more: Any) -> None:
+    def put(self, table: NamedTable | str, item: dict[str, Any], **more: Any) -> None:
         """Have ``item`` stored, in the place of whatever is under its key."""
         self._record("put", (table, item), more)
 
-    def update(self, table: Any, key: dict[str, Any], update: str, **more: Any) -> None:
+    def update(
+        self, table: NamedTable | str, key: dict[str, Any], update: str, **more: Any
+    ) -> None:
         """Have the item under ``key`` changed by an update expression."""
         self._record("update", (table, key, update), more)
 
-    def delete(self, table: Any, key: dict[str, Any], **more: Any) -> None:
+    def delete(self, table: NamedTable | str, key: dict[str, Any], **more: Any) -> None:
         """Have the item under ``key`` removed."""
         self._record("delete", (table, key), more)
 
-    def check(self, table: Any, key: dict[str, Any], condition: str, **more: Any) -> None:
+    def check(
+        self, table: NamedTable | str, key: dict[str, Any], condition: str, **more: Any
+    ) -> None:
         """Demand that ``condition`` holds for the item under ``key``, which is not changed."""
         self._record("check", (table, key, condition), more)
 
