@@ -289,6 +289,8 @@ WORKER_MEMORY_RESERVE_BYTES = 64 * 1024 * 1024
 # S: what one invocation may print into the node's log, and the longest line of it.
 WORKER_LOG_BYTES_MAX = 256 * 1024
 WORKER_LOG_LINE_BYTES_MAX = 8 * 1024
+# S: a pipe holds 64 KB, and a read of one takes it all.
+WORKER_OUTPUT_READS_MAX = 8
 # S: an error's message and trace travel with every failed batch.
 FAILURE_MESSAGE_CHARACTERS_MAX = 16 * 1024
 FAILURE_TRACE_LINES_MAX = 100

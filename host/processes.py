@@ -26,13 +26,22 @@ import trio
 
 from ..limits import WORKER_RECEIVE_BYTES
 
-# The package is found again under the name and the place that it has here; how the interpreter
-# finds it on its own depends on the installation.
-_BOOT = (
-    "import sys; place = sys.argv.pop(1); place and sys.path.insert(0, place); "
-    "from importlib import import_module; import_module(sys.argv.pop(1)).main()"
-)
 _PACKAGE = __name__.split(".")[0]
+# The package is found again in the place that it has here; how the interpreter finds it on its own
+# depends on the installation. For nothing else does that place come first.
+_BOOT = f"""
+import sys, typing
+from importlib import import_module
+place, name = sys.argv[1:3]
+del sys.argv[1:3]
+if place:
+    sys.path.insert(0, place)
+    import {_PACKAGE}
+    del sys.path[0]
+    if place not in sys.path:
+        sys.path.append(place)
+import_module(name).main()
+"""
 
 
 class Child(Protocol):

@@ -20,7 +20,6 @@ is the worker's end. Item values travel as DynamoDB JSON (``model/python_values.
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -65,6 +64,8 @@ def pickled(handler: Callable[..., Any]) -> PickledFunction:
     What a module of the node's ``sys.path`` defines travels by name, anything else by value.
     Raises ConfigurationError.
     """
+    import pickle
+
     import cloudpickle
 
     try:

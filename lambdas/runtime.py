@@ -22,10 +22,15 @@ import msgspec
 import outcome
 import trio
 
-from ..errors import MillstreamError, Unavailable
+from ..errors import ConfigurationError, MillstreamError, Unavailable
 from ..host.clock import Clock, RealClock
 from ..host.processes import Child, Processes
-from ..limits import FUNCTION_INIT_SECONDS_MAX, HANDLER_THREADS_MAX, WORKER_IDLE_SECONDS
+from ..limits import (
+    FUNCTION_INIT_SECONDS_MAX,
+    HANDLER_THREADS_MAX,
+    WORKER_IDLE_SECONDS,
+    WORKER_OUTPUT_READS_MAX,
+)
 from .context import HandlerTransaction, LambdaContext, NamedTable, current_trace
 from .output import Output
 from .protocol import (
@@ -271,8 +276,8 @@ class WorkerInvoker:
     """
 
     __slots__ = (
-        "_closed", "_directory", "_environment", "_idle", "_idle_seconds", "_load", "_name",
-        "_nursery", "_processes", "_slots", "_workers",
+        "_closed", "_concurrency", "_directory", "_environment", "_idle", "_idle_seconds", "_load",
+        "_name", "_nursery", "_processes", "_slots", "_workers",
     )  # fmt: skip
 
     def __init__(
@@ -291,10 +296,16 @@ class WorkerInvoker:
         """``environment`` is all that the workers get; ``memory_limit_mb`` 0 is no limit."""
         self._nursery = nursery
         self._processes = processes
-        self._load = encode(Load(program, memory_limit_mb * 1024 * 1024))
+        assert concurrency > 0
+        try:
+            self._load = encode(Load(program, memory_limit_mb * 1024 * 1024))
+        except FrameError as error:
+            raise ConfigurationError(f"{name} is too large for a worker: {error}") from None
         self._name = name
         self._environment = dict(environment)
         self._directory = directory
+        #: 1 or more.
+        self._concurrency = concurrency
         self._slots = trio.Semaphore(concurrency)
         self._idle_seconds = idle_seconds
         #: Every worker that has not ended, those that are starting or being killed included.
@@ -306,7 +317,11 @@ class WorkerInvoker:
     async def invoke(
         self, event: Any, invocation: Invocation, transaction: HandlerTransaction | None = None
     ) -> Result:
-        frame = encode(Invoke(msgspec.json.encode(event), invocation, transaction is not None))
+        try:
+            said = msgspec.json.encode(event)
+            frame = encode(Invoke(said, invocation, transaction is not None))
+        except FrameError as error:
+            return Failed("RequestEntityTooLargeException", str(error))
         async with self._slots:
             worker = self._take()
             if worker is None:
@@ -324,6 +339,15 @@ class WorkerInvoker:
         self._closed = True
         for worker in list(self._workers):
             worker.dismissal.cancel()
+        # A worker that is being started is nobody's yet: wait for whoever starts it.
+        taken = 0
+        try:
+            for _ in range(self._concurrency):
+                await self._slots.acquire()
+                taken += 1
+        finally:
+            for _ in range(taken):
+                self._slots.release()
         for worker in list(self._workers):
             await worker.ended.wait()
 
@@ -539,10 +563,14 @@ class _Worker:
                 return
 
     def drain(self) -> bool:
-        """Take all output that there is; False if no more will come."""
-        while data := self.child.read_output():
+        """Take what has been printed until now; False if no more will come."""
+        # More than a pipe holds, and less than a handler that never stops printing.
+        for _ in range(WORKER_OUTPUT_READS_MAX):
+            data = self.child.read_output()
+            if not data:
+                return data is not None
             self.log(self.output.feed(data))
-        return data is not None
+        return True
 
     def log(self, lines: list[str]) -> None:
         for line in lines:

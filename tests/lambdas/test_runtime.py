@@ -7,7 +7,8 @@ import pytest
 import trio
 import trio.testing
 
-from millstream.errors import InvalidRequest, TransactionConflict, Unavailable
+from millstream.errors import ConfigurationError, InvalidRequest, TransactionConflict, Unavailable
+from millstream.lambdas import protocol
 from millstream.lambdas.context import current_trace
 from millstream.lambdas.protocol import (
     PROTOCOL_VERSION,
@@ -32,6 +33,7 @@ from millstream.limits import FUNCTION_INIT_SECONDS_MAX
 
 INVOCATION = Invocation("id", "f", "arn:f", "$LATEST", 128, 3.0, "Root=1")
 QUICK = msgspec.structs.replace(INVOCATION, timeout_seconds=0.03)
+PROGRAM = CodeDirectory("/here", "a.b")
 TIMED_OUT = Failed("Sandbox.Timedout", "id Task timed out after 3.00 seconds")
 
 
@@ -176,6 +178,14 @@ async def test_a_function_runs_in_a_thread_with_a_transaction_of_plain_calls():
     ]
 
 
+async def test_a_thread_that_never_started_is_not_counted():
+    invoker = ThreadInvoker(lambda event, context: event, threads=1)
+    at_once = msgspec.structs.replace(INVOCATION, timeout_seconds=0)
+    assert (await invoker.invoke(1, at_once)).error_type == "Sandbox.Timedout"
+    with trio.fail_after(10):
+        assert await invoker.invoke(1, INVOCATION) == Returned(1)
+
+
 async def test_a_thread_that_takes_too_long_is_abandoned_and_counts_until_it_ends():
     go, ended = threading.Event(), threading.Event()
     transaction = RecordingTransaction()
@@ -294,9 +304,12 @@ class FakeProcesses:
         self.nursery = nursery
         self.programs = list(programs)
         self.children = []
+        self.seconds = 0
 
     async def start(self, module, environment, directory):
-        await trio.lowlevel.checkpoint()
+        # Not to be abandoned, as the real one is not.
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.seconds)
         assert (module, directory) == ("lambdas.worker", "/here")
         program = self.programs.pop(0) if len(self.programs) > 1 else self.programs[0]
         if program is None:
@@ -321,11 +334,10 @@ async def workers(nursery):
     """Makes invokers; at the end, no child of theirs is left and all have been closed."""
     made = []
 
-    def make(*programs, **more):
+    def make(*programs, program=PROGRAM, **more):
         processes = FakeProcesses(nursery, *programs)
         invoker = WorkerInvoker(
-            nursery, processes, CodeDirectory("/here", "a.b"), name="f", environment={},
-            directory="/here", **more,
+            nursery, processes, program, name="f", environment={}, directory="/here", **more,
         )  # fmt: skip
         made.append((invoker, processes))
         return invoker, processes
@@ -342,9 +354,19 @@ async def test_a_worker_is_kept_warm_and_ended_when_nobody_needs_it(workers, aut
         assert await invoker.invoke({}, INVOCATION) == Returned(1)
         await trio.sleep(9)
     assert len(processes.children) == 1
-    await trio.sleep(2)
+    # What it does is not idling, however long it takes.
+    patient = msgspec.structs.replace(INVOCATION, timeout_seconds=100)
+    assert await invoker.invoke({"seconds": 30}, patient) == Returned(1)
+    await trio.sleep(11)
     assert processes.children[0].is_closed
     assert await invoker.invoke({}, INVOCATION) == Returned(2)
+
+
+async def test_a_worker_whose_time_is_up_in_this_moment_is_not_used(workers, autojump_clock):
+    invoker, _ = workers(obedient, idle_seconds=10)
+    for number in range(1, 20):
+        assert await invoker.invoke({}, INVOCATION) == Returned(number)
+        autojump_clock.jump(10)
 
 
 async def test_there_are_never_more_workers_than_allowed(workers, autojump_clock):
@@ -517,6 +539,27 @@ async def test_questions_are_answered_and_writes_replayed(workers):
     assert check[2:] == ({"id": "b"}, "e", {"names": {"#a": "a"}, "values": None})
 
 
+async def test_a_worker_that_never_stops_printing_does_not_stop_the_node(workers):
+    async def chatterbox(child):
+        child.read_output = lambda: None if child.exit.is_set() else b"blah\n"
+        await obedient(child)
+
+    invoker, _ = workers(chatterbox)
+    result = await invoker.invoke({}, INVOCATION)
+    assert result.payload == 1
+    assert result.log_tail.startswith("blah\n")
+
+
+async def test_an_event_that_no_frame_holds_is_a_failure(workers, monkeypatch):
+    monkeypatch.setattr(protocol, "WORKER_FRAME_BYTES_MAX", 1000)
+    invoker, processes = workers(obedient)
+    result = await invoker.invoke("x" * 1000, INVOCATION)
+    assert result.error_type == "RequestEntityTooLargeException"
+    assert processes.children == []
+    with pytest.raises(ConfigurationError, match="f is too large"):
+        workers(obedient, program=CodeDirectory("/here", "x" * 1000))
+
+
 async def test_a_handler_that_cannot_be_loaded_fails_each_invocation(workers):
     async def broken(child):
         child.say(Hello(PROTOCOL_VERSION, python_version()))
@@ -588,6 +631,22 @@ async def test_closing_ends_what_runs_and_blames_nobody(workers, autojump_clock)
     assert all(child.is_closed for child in processes.children)
     with pytest.raises(Unavailable):
         await invoker.invoke({}, INVOCATION)
+    assert len(processes.children) == 3
+
+
+async def test_closing_waits_for_a_worker_that_is_being_started(workers, autojump_clock):
+    invoker, processes = workers(obedient)
+    processes.seconds = 5
+
+    async def invoke():
+        with pytest.raises(Unavailable):
+            await invoker.invoke({}, INVOCATION)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(invoke)
+        await trio.sleep(1)
+        await invoker.close()
+        assert [child.is_closed for child in processes.children] == [True]
 
 
 async def test_cancelling_the_nursery_ends_every_worker(nursery, autojump_clock):

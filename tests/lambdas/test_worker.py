@@ -24,6 +24,7 @@ from millstream.lambdas.runtime import WorkerInvoker
 
 INVOCATION = Invocation("id", "f", "arn:f", "$LATEST", 128, 30.0, "Root=1;Lineage=a:1")
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+STANDARD = [place for place in sys.path if Path(place).name.startswith("python3")]
 ENDPOINT = Endpoint("http://127.0.0.1:8000", "eu-west-1", "key", "secret")
 
 
@@ -174,6 +175,29 @@ async def test_what_cannot_be_loaded_says_so(make, tmp_path, source, handler, er
     if error_type == "ZeroDivisionError":
         assert len(result.trace) == 1
         assert "app.py" in result.trace[0]
+
+
+async def test_what_a_module_defines_travels_by_name_with_the_nodes_path(
+    make, tmp_path, monkeypatch
+):
+    (tmp_path / "an_application.py").write_text(
+        "import os\nPID = os.getpid()\ndef handler(event, context):\n    return PID\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import an_application
+
+    program = pickled(an_application.handler)
+    assert b"getpid" not in program.pickle
+    result = await make(program).invoke({}, INVOCATION)
+    assert result.payload != an_application.PID
+
+
+async def test_the_function_and_the_standard_library_come_before_the_nodes_packages(make, tmp_path):
+    program = code(tmp_path, "import sys\ndef handler(event, context):\n    return sys.path")
+    path = (await make(program).invoke({}, INVOCATION)).payload
+    assert path[0] == str(tmp_path)
+    assert [Path(place).name for place in path[1:3]] == [Path(p).name for p in STANDARD[:2]]
 
 
 async def test_a_pickle_of_other_versions_is_refused(make):
