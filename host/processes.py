@@ -66,6 +66,10 @@ class Child(Protocol):
         """Output that is there, b"" for none now, None when no more will come."""
         ...
 
+    def is_running(self) -> bool:
+        """Whether the process has not ended, as far as the kernel knows now."""
+        ...
+
     async def wait(self) -> int:
         """Until the process has ended: its exit status, or minus the signal's number."""
         ...
@@ -179,6 +183,9 @@ class _RealChild:
             return os.read(self._output, WORKER_RECEIVE_BYTES) or None
         except BlockingIOError:
             return b""
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     async def wait(self) -> int:
         return await self._process.wait()

@@ -356,8 +356,8 @@ class WorkerInvoker:
             raise Unavailable(f"{self._name}: no more is invoked")
         while self._idle:
             worker = self._idle.pop()
-            # Its time may be up in this very moment.
-            if not worker.dismissal.cancel_called:
+            # Its time may be up, or it may have died, in this very moment.
+            if not worker.dismissal.cancel_called and worker.child.is_running():
                 worker.dismissal.deadline = float("inf")
                 worker.is_busy = True
                 worker.is_fit = False

@@ -259,6 +259,9 @@ class FakeChild:
         data, self.printed = bytes(self.printed), bytearray()
         return data or (None if self.exit.is_set() else b"")
 
+    def is_running(self):
+        return not self.exit.is_set()
+
     async def wait(self):
         await self.exit.wait()
         return self.status
@@ -440,7 +443,21 @@ async def test_a_worker_that_dies_between_invocations_is_nobodys_failure(workers
     processes.children[0].end(1)
     await trio.sleep(1)
     assert processes.children[0].is_closed
-    assert await invoker.invoke({}, INVOCATION) == Returned(2)
+    for number in range(2, 20):
+        assert await invoker.invoke({}, INVOCATION) == Returned(number)
+        processes.children[-1].end(1)
+
+
+async def test_a_worker_that_dies_with_its_answer_is_not_used_again(workers):
+    async def last_breath(child):
+        await child.greet()
+        await child.hear(Invoke)
+        child.say(Answered(str(child.pid).encode(), []))
+        child.end(0)
+
+    invoker, _ = workers(last_breath)
+    for number in range(1, 20):
+        assert await invoker.invoke({}, INVOCATION) == Returned(number)
 
 
 async def test_running_out_of_memory_ends_the_worker(workers):
