@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     )
     from .service import run_service as serve
     from .transaction import Transaction
+    from .triggers import Triggers
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Database", "Index", "Settings", "Table", "Transaction", "open_database", "serve",
+    "Database", "Index", "Settings", "Table", "Transaction", "Triggers",
+    "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
@@ -62,6 +64,7 @@ _HOMES = {
     "Index": ("database", "Index"),
     "Table": ("database", "Table"),
     "Transaction": ("transaction", "Transaction"),
+    "Triggers": ("triggers", "Triggers"),
 }
 
 

@@ -29,28 +29,32 @@ import msgspec
 from .actors.data_directory import open_node
 from .actors.node import NodeSettings
 from .actors.tables import Tables
+from .actors.triggers import Triggers as Mappings
 from .api.calls import Caller
 from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
-from .actors.triggers import Triggers as Mappings
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
 from .host.host import real_host
+from .lambdas.context import current_trace
 from .lambdas.trigger import Trigger
-from .triggers import make_trigger
 from .limits import (
     BATCH_GET_KEYS_MAX,
     BATCH_WRITE_REQUESTS_MAX,
     TRANSACTION_PAUSE_SECONDS,
 )
 from .model.python_values import from_item, to_attribute, to_item
+from .streams.lineage import hops_of
 from .transaction import Transaction
+from .trigger_control import TriggerControl
+from .triggers import make_trigger
 
 Plain: TypeAlias = dict[str, Any]
 Result = TypeVar("Result")
 KeyPart: TypeAlias = str | tuple[str, type]
+StreamView: TypeAlias = Literal["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"]
 Returns: TypeAlias = Literal["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"]
 _Operation: TypeAlias = Callable[[Tables, Caller, bytes], Awaitable[bytes]]
 
@@ -265,11 +269,22 @@ class Table:
 class Database:
     """An open database. Made by ``open_database``."""
 
-    def __init__(self, tables: Tables, namespace: str = NAMESPACE_DEFAULT) -> None:
+    def __init__(
+        self, tables: Tables, mappings: Mappings, namespace: str = NAMESPACE_DEFAULT
+    ) -> None:
         self._tables = tables
+        self._mappings = mappings
         #: Counts conflicts, to spread the pauses after them.
         self._conflicts = 0
-        self._caller = Caller(namespace, "python", tables.region, "python")
+        self._as_program = Caller(namespace, "python", tables.region, "python")
+
+    @property
+    def _caller(self) -> Caller:
+        """Who calls: the program, or a handler of changes whose hops are counted."""
+        trace = current_trace.get()
+        if not trace:
+            return self._as_program
+        return msgspec.structs.replace(self._as_program, hops=hops_of(trace))
 
     def table(self, name: str) -> Table:
         """The table called ``name``; whether it exists shows when it is used."""
@@ -317,10 +332,13 @@ class Database:
         partition_key: KeyPart,
         sort_key: KeyPart | None = None,
         indexes: Sequence[Index] = (),
+        stream: StreamView | None = None,
     ) -> Table:
         """Make a table and wait until it can be used.
 
         Key attributes are strings unless a pair says otherwise: ``sort_key=("number", int)``.
+        ``stream`` is what the records of its stream show; without it the table has none, unless a
+        trigger waits for the table.
 
         Raises:
             ResourceInUse: it exists.
@@ -338,6 +356,8 @@ class Database:
             leading = partition_key if index.partition_key is None else index.partition_key
             request.setdefault(member, []).append(_index(kinds, index, leading))
         request["AttributeDefinitions"] = _definitions(kinds)
+        if stream is not None:
+            request["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream}
         await self._call(table_operations.create_table, request)
         await self._wait_active(name)
         return self.table(name)
@@ -373,6 +393,44 @@ class Database:
         """Remove a table with everything in it, and wait until it is gone."""
         await self._call(table_operations.delete_table, {"TableName": name})
         await self._tables.wait_gone(self._caller.namespace, name)
+
+    async def enable_stream(self, table: str, view: StreamView = "NEW_AND_OLD_IMAGES") -> None:
+        """Give a table a stream, and wait until changes are in it."""
+        await self._change_stream(table, {"StreamEnabled": True, "StreamViewType": view})
+
+    async def disable_stream(self, table: str) -> None:
+        """End a table's stream. Its records can be read for as long as they are kept."""
+        await self._change_stream(table, {"StreamEnabled": False})
+
+    async def _change_stream(self, table: str, specification: Plain) -> None:
+        request = {"TableName": table, "StreamSpecification": specification}
+        await self._call(table_operations.update_table, request)
+        await self._wait_active(table)
+
+    # Triggers.
+
+    async def add_trigger(
+        self, table: str, handler: Callable[..., Any], *, name: str | None = None, **options: Any
+    ) -> None:
+        """Have ``handler`` called for the changes of ``table`` from now on.
+
+        What ``Triggers.on_change`` does for handlers that are known when the database is opened;
+        see there for the name and the options (``triggers.make_trigger``).
+        """
+        trigger = make_trigger(table, handler, name=name, **options)
+        await self._mappings.add(self._caller.namespace, trigger)
+
+    @property
+    def triggers(self) -> TriggerControl:
+        """Pause, resume, replay, inspect and redrive triggers."""
+        return TriggerControl(self._mappings, self._caller.namespace)
+
+    async def drain(self) -> None:
+        """Return when every trigger has handled everything that is committed.
+
+        What handlers write meanwhile counts too. One that fails for ever keeps this waiting.
+        """
+        await self._mappings.drain(self._caller.namespace)
 
     async def describe_table(self, name: str) -> Plain:
         """DynamoDB's TableDescription, in DynamoDB's spelling."""
@@ -434,7 +492,7 @@ async def open_database(
         host=host,
     ) as node:
         mappings = await start_triggers(node, triggers, namespace=namespace)
-        yield Database(node.tables, namespace, mappings)
+        yield Database(node.tables, mappings, namespace)
 
 
 def _expressions(

@@ -29,6 +29,7 @@ from ..errors import (
     InvalidRequest,
     ResourceInUse,
     ResourceNotFound,
+    Unavailable,
     WrongFormat,
 )
 from ..lambdas.batches import checkpoints_at
@@ -39,6 +40,7 @@ from ..streams.definition import Stream
 from .catalog import MAPPING_ENTRY, Catalog
 from .destinations import FailedBatch
 from .mapping_runner import MappingRunner, Source, starting_rows
+from .redrive import give_again
 from .shard_poller import Counters, Handler, Tools
 from .tables import Tables
 
@@ -423,6 +425,32 @@ class Triggers:
         found = self.get(namespace, uuid)
         assert found is not None
         return found
+
+    async def redrive(self, namespace: str, uuid: str, batch_id: str | None = None) -> int:
+        """Give a failed batch (or all) to the handler again; how many it took this time.
+
+        What it takes is off the list. Records that the stream no longer has cannot be given.
+
+        Raises ResourceNotFound for a mapping or a batch that is not there, Unavailable while no
+        handler is registered.
+        """
+        stored = self._find(namespace, uuid)
+        handler = self._handler_of(stored.mapping)
+        if handler is None:
+            raise Unavailable(f"{stored.mapping.name} has no handler in this process")
+        batches = [
+            batch
+            for batch in self._tools.failures.of_mapping(uuid)
+            if batch_id in (None, batch.batch_id)
+        ]
+        if batch_id is not None and not batches:
+            raise ResourceNotFound(f"There is no failed batch {batch_id!r}")
+        taken = 0
+        for batch in batches:
+            if await give_again(self._tools, namespace, uuid, handler, batch):
+                await self._tools.failures.forget(uuid, batch.batch_id)
+                taken += 1
+        return taken
 
     # Steps.
 

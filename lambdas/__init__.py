@@ -1,5 +1,5 @@
 """Triggers: which records a handler gets, in which batches, and what happens when it fails.
 
-``settings`` holds the parameters of event source mappings and their bounds, ``patterns`` the
-filters. The pollers that carry the policy out are actors.
+The policy of event source mappings, and how handlers run; the pollers that carry it out are
+actors. Worker processes import this package, so it stays light.
 """

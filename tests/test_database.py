@@ -170,7 +170,7 @@ async def test_a_database_on_disk_is_there_again(tmp_path: Path) -> None:
 async def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:
     async with millstream.open_database(namespace="one") as db:
         await db.create_table("things", partition_key="id")
-        assert Database(db._tables, "two").table_names() == []
+        assert Database(db._tables, db._mappings, "two").table_names() == []
 
 
 async def test_errors_reach_the_caller_as_they_are(tmp_path: Path) -> None:

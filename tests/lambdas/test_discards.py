@@ -28,7 +28,7 @@ def discard_of(*records, attempts=1, condition="RetryAttemptsExhausted"):
 
 
 def test_document():
-    first, last = 800000000003126276362, 800000000003126276365
+    first, last = 3126276362, 3126276365
     discard = discard_of((first, 1_573_690_399_000), (last, 1_573_690_399_005))
     assert document(discard) == {
         "requestContext": {
