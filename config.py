@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     stream_retention_seconds: int = STREAM_RETENTION_SECONDS
     stream_shard_seconds: int = STREAM_SHARD_SECONDS
+    app: str | None = None
+    reload: bool = False
     max_connections: int = 1024
     log_level: str = "info"
 
@@ -232,6 +234,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "stream_shard_seconds", "SECONDS", _whole(60, STREAM_RETENTION_SECONDS_MAX),
         "after how long a stream's shard is closed and a child goes on",
+    ),
+    Setting(
+        "app", "MODULE:NAME", _text,
+        "Triggers to run on this node, found in a Python module",
+    ),
+    Setting(
+        "reload", "", _switch,
+        "start again when a Python file below the working directory changes",
+        is_switch=True,
     ),
     Setting(
         "max_connections", "COUNT", _whole(1, CONNECTIONS_SETTING_MAX),

@@ -13,12 +13,14 @@ import trio
 
 from .actors.data_directory import open_node
 from .actors.node import NodeSettings
-from .api.credentials import parse_credentials
+from .api.credentials import NAMESPACE_DEFAULT, parse_credentials
 from .api.dispatch import Dispatcher
 from .api.gate import Policy, check_bind
 from .api.server import ServerLimits, serve_http
+from .app import load_app
 from .config import Settings
 from .errors import ConfigurationError
+from .handlers import start_triggers
 from .host.host import real_host
 from .host.network import open_listeners, port_of
 
@@ -35,13 +37,14 @@ async def run_service(
 
     Raises:
         ConfigurationError: a setting cannot be honoured (unsafe address, unreadable credentials,
-            a port that is taken).
+            a port that is taken, an app that is not there).
         DirectoryInUse, WrongFormat, Corrupt: the data directory cannot be served.
     """
     policy = _policy(settings)
     check_bind(settings.host, policy)
     listeners = open_listeners(settings.host, settings.port)
     host = real_host()
+    triggers = () if settings.app is None else load_app(settings.app)
     node_settings = NodeSettings(
         region=settings.region,
         memtable_bytes=settings.memtable_bytes,
@@ -58,6 +61,7 @@ async def run_service(
             adopt_empty=settings.adopt_log_dirs,
             host=host,
         ) as node:
+            await start_triggers(node, triggers, namespace=NAMESPACE_DEFAULT)
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{name}:{port_of(listeners)}"
             stopping, stopped = trio.Event(), trio.Event()

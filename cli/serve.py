@@ -22,6 +22,7 @@ import trio
 from ..config import SETTINGS, Settings, resolve
 from ..errors import ConfigurationError, MillstreamError
 from .loading import loading
+from .reload import run_with_reload
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -39,6 +40,8 @@ def serve_command(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         return _fail(str(error), EXIT_CONFIGURATION)
     set_up_logging(settings.log_level)
+    if settings.reload:
+        return run_with_reload(sys.argv[1:], Path.cwd())
     return run(settings, _service)
 
 
