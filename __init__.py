@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .changes import Change
     from .config import Settings
     from .database import Database, Index, Table, open_database
     from .errors import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Database", "Index", "Settings", "Table", "Transaction", "Triggers",
+    "Database", "Index", "Settings", "Table", "Transaction", "Triggers", "Change",
     "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
@@ -65,6 +66,7 @@ _HOMES = {
     "Table": ("database", "Table"),
     "Transaction": ("transaction", "Transaction"),
     "Triggers": ("triggers", "Triggers"),
+    "Change": ("changes", "Change"),
 }
 
 

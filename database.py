@@ -19,7 +19,15 @@ where integral and as Decimal otherwise, sets as sets, binaries as bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -34,6 +42,7 @@ from .api.calls import Caller
 from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
+from .changes import Change, Follower, Since
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
@@ -261,6 +270,20 @@ class Table:
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def changes(self, *, since: Since = "now") -> AsyncGenerator[Change, None]:
+        """Follow the table: what changes, as it changes, for ever.
+
+        ``since`` is "now", "start" (the oldest change kept), a datetime, the ``position`` of a
+        change, or "snapshot": every item as it is, then what happens to it, with no gap and no
+        duplicate. The table must have a stream, which keeps changes for a day. Waiting costs
+        nothing, and ends with the scope of the loop.
+
+        Raises, at the first step: ResourceNotFound; InvalidRequest for a table without a stream or
+        a ``since`` that is none; Trimmed for a position that is no longer kept.
+        """
+        database = self._database
+        return Follower(database._tables, database._caller.namespace, self.name).run(since)
 
     async def _call(self, operation: _Operation, request: Plain) -> Plain:
         return await self._database._call(operation, {"TableName": self.name, **request})

@@ -250,6 +250,12 @@ WORKERS_PER_TRIGGER_MAX = 10
 # What a trigger in Python gets unless it says otherwise (D: Lambda's most for both).
 HANDLER_TIMEOUT_SECONDS_DEFAULT = 900.0
 FUNCTION_MEMORY_MB_DEFAULT = 1024
+# Following a table in Python (S): records read at a time, a slice of the rows of a snapshot (one
+# moment each, some milliseconds), and the text of a position, which names every shard.
+CHANGES_PAGE_RECORDS = 128
+SNAPSHOT_SLICE_ROWS = 256
+SNAPSHOT_SLICE_BYTES = 256 * 1024
+CHANGES_POSITION_CHARACTERS_MAX = 256 * 1024
 # Records read between two checkpoints (S: about 2 ms at 10 us each).
 STREAM_SLICE_RECORDS = 128
 

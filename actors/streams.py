@@ -16,7 +16,8 @@ not shown although they may still be there. A removed table's logs stay until it
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 import trio
@@ -231,6 +232,24 @@ class Streams:
             await self.moved.park()
         else:
             await actor.growth.park()
+
+    async def wait_beyond(self, places: Sequence[tuple[Shard, int]]) -> None:
+        """Return when some shard may have records at or behind its sequence, or streams changed."""
+        async with trio.open_nursery() as nursery:
+
+            async def wait(
+                what: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[None]
+            ) -> None:
+                # It waits before whoever started it goes on.
+                task_status.started()
+                await what()
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(partial(wait, self.moved.park))
+            for shard, _ in places:
+                await nursery.start(partial(wait, partial(self.wait_growth, shard)))
+            if any(self.end_sequence(shard) > sequence for shard, sequence in places):
+                nursery.cancel_scope.cancel()
 
     # For the node: beginning and ending.
 
