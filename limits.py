@@ -302,3 +302,48 @@ FAILURE_MESSAGE_CHARACTERS_MAX = 16 * 1024
 FAILURE_TRACE_LINES_MAX = 100
 # S: threads of one handler, those that ran out of time and could not be stopped included.
 HANDLER_THREADS_MAX = 32
+
+# Lambda functions (D: "Lambda quotas" in the Lambda developer guide, and the constraints in the API
+# reference; 70,167,211 is what AWS's own refusal of a larger request says: 50 MB as base64 and a
+# margin).
+FUNCTION_NAME_CHARACTERS_MAX = 64
+FUNCTION_NAME_OR_ARN_CHARACTERS_MAX = 140
+FUNCTION_HANDLER_CHARACTERS_MAX = 128
+FUNCTION_DESCRIPTION_CHARACTERS_MAX = 256
+FUNCTION_ROLE_CHARACTERS_MAX = 10_000
+FUNCTION_TIMEOUT_SECONDS_MAX = 900
+FUNCTION_MEMORY_MB_MIN = 128
+FUNCTION_MEMORY_MB_MAX = 10_240
+FUNCTION_STORAGE_MB_MIN = 512
+FUNCTION_STORAGE_MB_MAX = 10_240
+FUNCTION_ENVIRONMENT_BYTES_MAX = 4096
+FUNCTION_REQUEST_BYTES_MAX = 70_167_211
+PACKAGE_BYTES_MAX = 50 * 1024 * 1024
+PACKAGE_UNPACKED_BYTES_MAX = 250 * 1024 * 1024
+INVOCATION_PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
+INVOCATION_EVENT_BYTES_MAX = 1024 * 1024
+# 6 MB and the hundred bytes that AWS allows on top for its own wrapping.
+INVOCATION_RESULT_BYTES_MAX = INVOCATION_PAYLOAD_BYTES_MAX + 100
+INVOCATION_LOG_BYTES_MAX = 4096
+FUNCTIONS_PAGE_MAX = 50
+MAPPINGS_PAGE_MAX = 100
+LIST_ITEMS_MAX = 10_000
+# S: the largest packages in the wild (numpy, pandas and friends) have some ten thousand files; what
+# a file system takes as one name and as a path.
+PACKAGE_ENTRIES_MAX = 20_000
+PACKAGE_PATH_BYTES_MAX = 1024
+PACKAGE_NAME_BYTES_MAX = 255
+PACKAGE_READ_BYTES = 64 * 1024
+# S: definitions are kept in memory, some 5 KB each.
+FUNCTIONS_MAX = 1000
+# Invocations running at once, and those that may wait for their turn (S: each is a worker process
+# of tens of megabytes; AWS has 1000 and refuses the next).
+INVOCATIONS_MAX = 64
+INVOCATIONS_WAITING_MAX = 1000
+# Functions that keep idle workers (S: a process each, at least).
+INVOKERS_MAX = 32
+# Asynchronous invocations (D: two retries, after one and two minutes; S: how many may wait, and
+# their payloads' bytes).
+EVENT_RETRY_SECONDS = (60.0, 120.0)
+EVENTS_WAITING_MAX = 1000
+EVENTS_WAITING_BYTES_MAX = 64 * 1024 * 1024
