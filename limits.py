@@ -320,11 +320,8 @@ FUNCTION_ENVIRONMENT_BYTES_MAX = 4096
 FUNCTION_REQUEST_BYTES_MAX = 70_167_211
 PACKAGE_BYTES_MAX = 50 * 1024 * 1024
 PACKAGE_UNPACKED_BYTES_MAX = 250 * 1024 * 1024
-INVOCATION_PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 INVOCATION_EVENT_BYTES_MAX = 1024 * 1024
-# 6 MB and the hundred bytes that AWS allows on top for its own wrapping.
-INVOCATION_RESULT_BYTES_MAX = INVOCATION_PAYLOAD_BYTES_MAX + 100
-INVOCATION_LOG_BYTES_MAX = 4096
+INVOCATION_CONTEXT_CHARACTERS_MAX = 3583
 FUNCTIONS_PAGE_MAX = 50
 MAPPINGS_PAGE_MAX = 100
 LIST_ITEMS_MAX = 10_000
@@ -334,12 +331,12 @@ PACKAGE_ENTRIES_MAX = 20_000
 PACKAGE_PATH_BYTES_MAX = 1024
 PACKAGE_NAME_BYTES_MAX = 255
 PACKAGE_READ_BYTES = 64 * 1024
+# S: a trace has some 100 characters, with lineage.
+TRACE_CHARACTERS_MAX = 512
 # S: definitions are kept in memory, some 5 KB each.
 FUNCTIONS_MAX = 1000
-# Invocations running at once, and those that may wait for their turn (S: each is a worker process
-# of tens of megabytes; AWS has 1000 and refuses the next).
-INVOCATIONS_MAX = 64
-INVOCATIONS_WAITING_MAX = 1000
+# Invocations running at once (S: each is a worker process of tens of megabytes; AWS has 1000).
+INVOCATIONS_MAX = 32
 # Functions that keep idle workers (S: a process each, at least).
 INVOKERS_MAX = 32
 # Asynchronous invocations (D: two retries, after one and two minutes; S: how many may wait, and
