@@ -1,7 +1,7 @@
 """AWS Signature Version 4: who signed a request, and signing one.
 
 A machine without a clock: the caller says what time it is. ``Verifier`` is owned by the server and
-asked once a request. Source of the rules: "AWS Signature Version 4 for API requests" in the IAM
+asked once a request; each service has its own. Source of the rules: "AWS Signature Version 4 for API requests" in the IAM
 user guide; the order of the checks and the wording of the refusals are DynamoDB's.
 
 Nearly all of an Authorization header is the same in every request of a client: what stands before
@@ -43,6 +43,7 @@ from .errors import (
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "dynamodb"
+LAMBDA = "lambda"
 _TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _sha256 = hashlib.sha256
@@ -76,16 +77,17 @@ class _Scope:
         signed: bytes,
         identity: Identity,
         credential: Credential | None,
+        service: str,
     ) -> None:
         self.identity = identity
         self.credential = credential
         self.date = date.encode()
-        self.text = f"{date}/{region}/{SERVICE}/{_TERMINATOR}".encode()
+        self.text = f"{date}/{region}/{service}/{_TERMINATOR}".encode()
         self._signed = signed
         # The signed headers' names as they are looked up, and as they begin their lines.
         self._names = [(name, name + b":") for name in signed.split(b";")]
         secret = "" if credential is None else credential.secret_key
-        key = signing_key(secret, date, region).ljust(64, b"\0")
+        key = signing_key(secret, date, region, service).ljust(64, b"\0")
         # HMAC (RFC 2104) by hand: copying two hash states costs half of copying an hmac object.
         self._inner = _sha256(bytes(byte ^ 0x36 for byte in key))
         self._outer = _sha256(bytes(byte ^ 0x5C for byte in key))
@@ -124,14 +126,18 @@ class _Scope:
 class Verifier:
     """Says who signed. Without ``credentials`` any well-formed signature will do.
 
-    ``region`` None accepts every region, which a server without credentials always does.
+    ``region`` None accepts every region, which a server without credentials always does. A
+    signature for another ``service`` is refused where signatures count.
     """
 
-    __slots__ = ("_credentials", "_instants", "_region", "_scopes")
+    __slots__ = ("_credentials", "_instants", "_region", "_scopes", "_service")
 
-    def __init__(self, credentials: Credentials | None, region: str | None = None) -> None:
+    def __init__(
+        self, credentials: Credentials | None, region: str | None = None, service: str = SERVICE
+    ) -> None:
         self._credentials = credentials
         self._region = region
+        self._service = service
         self._scopes: dict[bytes, _Scope] = {}
         # Stamps of X-Amz-Date by their text; a client's stamp changes once a second.
         self._instants: dict[bytes, float] = {}
@@ -236,12 +242,12 @@ class Verifier:
         access_key, date, region, service, terminator = parts
         if self._credentials is None:
             identity = Identity(access_key, region, namespace_of(access_key))
-            return _Scope(date, region, signed.encode(), identity, None)
+            return _Scope(date, region, signed.encode(), identity, None, self._service)
         wrong = []
         if self._region is not None and region != self._region:
             wrong.append(f"Credential should be scoped to a valid region, not '{region}'. ")
-        if service != SERVICE:
-            wrong.append(f"Credential should be scoped to correct service: '{SERVICE}'. ")
+        if service != self._service:
+            wrong.append(f"Credential should be scoped to correct service: '{self._service}'. ")
         if terminator != _TERMINATOR:
             wrong.append(
                 f"Credential should be scoped with a valid terminator: '{_TERMINATOR}', "
@@ -255,7 +261,9 @@ class Verifier:
         if credential is None:
             raise UnrecognizedClientException
         identity = Identity(access_key, region, credential.namespace, credential.functions)
-        return _Scope(date, region, signed.encode("latin-1"), identity, credential)
+        return _Scope(
+            date, region, signed.encode("latin-1"), identity, credential, self._service
+        )
 
     def _verify_presigned(self, request: Request, query: bytes, now: float) -> Identity:
         fields = {name: value.decode("latin-1") for name, value in _parameters(query)}
@@ -339,10 +347,10 @@ class Verifier:
         return instant
 
 
-def signing_key(secret_key: str, date: str, region: str) -> bytes:
-    """The key for a day and a region, derived as AWS says."""
+def signing_key(secret_key: str, date: str, region: str, service: str = SERVICE) -> bytes:
+    """The key for a day, a region and a service, derived as AWS says."""
     key = hmac.digest(b"AWS4" + secret_key.encode(), date.encode(), "sha256")
-    for part in (region, SERVICE, _TERMINATOR):
+    for part in (region, service, _TERMINATOR):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
@@ -354,6 +362,7 @@ def sign(
     region: str,
     now: float,
     session_token: str | None = None,
+    service: str = SERVICE,
 ) -> dict[bytes, bytes]:
     """The headers of ``request`` (Host among them) with X-Amz-Date, the token and Authorization.
 
@@ -366,7 +375,7 @@ def sign(
     identity = Identity(access_key, region, "")
     credential = Credential("", access_key, secret_key)
     signed = b";".join(sorted(headers))
-    scope = _Scope(stamp[:8], region, signed, identity, credential)
+    scope = _Scope(stamp[:8], region, signed, identity, credential, service)
     whole = Request(request.method, request.path, request.query, headers, request.payload)
     canonical = scope.canonical_request(whole)
     signature = scope.sign(scope.string_to_sign(stamp.encode(), canonical))
