@@ -120,6 +120,14 @@ class RequestIds:
         return f"{self._prefix}{self._last:012X}"
 
 
+JudgeSize: TypeAlias = Callable[[Request, int], WireError | None]
+
+
+def refuse_size(_request: Request, _size_bytes: int) -> WireError | None:
+    """That no body may be larger than an operation's."""
+    return RequestEntityTooLarge()
+
+
 class Preambles:
     """The first lines of the answers, rendered once a second.
 
@@ -163,6 +171,7 @@ class Connection:
         "_head_complete",
         "_head_tail",
         "_headers",
+        "_judge_size",
         "_keep_alive",
         "_method",
         "_parser",
@@ -174,8 +183,10 @@ class Connection:
         "phase",
     )
 
-    def __init__(self, preambles: Preambles) -> None:
+    def __init__(self, preambles: Preambles, judge_size: JudgeSize = refuse_size) -> None:
         self._preambles = preambles
+        # Says why a body above the usual limit is refused; asked only about such a one.
+        self._judge_size = judge_size
         self.phase: Phase = _HEAD
         # What was received and not yet read: _data[_at:].
         self._data = b""
@@ -379,7 +390,9 @@ class Connection:
             # llhttp has accepted it: it is one decimal number below 2 ** 64.
             self._body_left = int(headers.get(b"content-length", b"0"))
             if self._body_left > REQUEST_BODY_BYTES_MAX:
-                return self.refuse(RequestEntityTooLarge())
+                too_large = self._judge_size(self._request(b""), self._body_left)
+                if too_large is not None:
+                    return self.refuse(too_large)
             self.phase = _BODY
         expectation = headers.get(b"expect")
         if expectation is not None:
@@ -453,13 +466,18 @@ class Connection:
             return self.refuse(BadRequestException("A chunk of the body is malformed."))
         size = int(digits, 16)
         if len(self._body) + size > REQUEST_BODY_BYTES_MAX:
-            return self.refuse(RequestEntityTooLarge())
+            too_large = self._judge_size(self._request(b""), len(self._body) + size)
+            if too_large is not None:
+                return self.refuse(too_large)
         self._chunk_left = size + 2 if size else 0
         return None
 
     def _complete(self, payload: bytes) -> Request:
         self.phase = _RESPONSE
-        headers, url = self._headers, self._url
+        if self._url == b"/":
+            request = Request(self._method, b"/", None, self._headers, payload)
+        else:
+            request = self._request(payload)
         if self._body:
             self._body = bytearray()
         self._headers = {}
@@ -468,8 +486,11 @@ class Connection:
         self._head_tail = b""
         self._head_complete = False
         self._body_left = 0
-        if url == b"/":
-            return Request(self._method, url, None, headers, payload)
+        return request
+
+    def _request(self, payload: bytes) -> Request:
+        """The request whose head has been read."""
+        headers, url = self._headers, self._url
         if url[:1] not in (b"/", b"*"):
             # The absolute form, whose authority counts and not the Host header (RFC 9112, 3.2.2).
             authority, slash, rest = url.partition(b"://")[2].partition(b"/")

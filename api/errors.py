@@ -45,8 +45,8 @@ _AVAILABILITY = "com.amazon.coral.availability#"
 class WireError(MillstreamError):
     """An answer that is an error. ``message`` None leaves the member out, as AWS does at times."""
 
-    type_name: ClassVar[str]
-    status: ClassVar[int] = 400
+    type_name: str
+    status: int = 400
     message_member: ClassVar[str] = "message"
     message_default: ClassVar[str | None] = None
 
@@ -57,6 +57,10 @@ class WireError(MillstreamError):
     def members(self) -> dict[str, Any]:
         """What the body has besides the type and the message."""
         return {}
+
+    def header_lines(self) -> bytes:
+        """What the answer's head has besides the usual."""
+        return b""
 
     def body(self) -> bytes:
         """The JSON of the answer. A text that is not Unicode is told with replacements."""
@@ -336,6 +340,13 @@ def to_wire(error: Exception, request_id: str = "") -> WireError:
         if ancestor in _BY_MESSAGE:
             return _BY_MESSAGE[ancestor](str(error) or None)
     return InternalServerError(f"Internal server error. Request ID: {request_id}")
+
+
+def is_assertion(error: Exception) -> bool:
+    """Whether millstream itself is wrong: then nothing is answered, and the node stops."""
+    if isinstance(error, ExceptionGroup):
+        return error.subgroup(AssertionError) is not None
+    return isinstance(error, AssertionError)
 
 
 def describe(error: BaseException) -> str:

@@ -16,12 +16,15 @@ from .codings import inflate
 from .connection import AMZ_JSON, Connection, Request, RequestIds
 from .errors import (
     NotFoundException,
+    RequestEntityTooLarge,
     UnknownOperationException,
     WireError,
     describe,
+    is_assertion,
     to_wire,
 )
 from .gate import Gate, Policy
+from .lambda_routes import LambdaRoutes
 from .sigv4 import Verifier
 
 _log = logging.getLogger(__name__)
@@ -35,10 +38,20 @@ _NO_PROTOCOL = b"<UnknownOperationException/>\n"
 class Front:
     """What the connections of one server share of answering.
 
-    ``clock`` gives seconds since the epoch, ``entropy`` that many random bytes.
+    ``clock`` gives seconds since the epoch, ``entropy`` that many random bytes. ``lambdas`` serves
+    the paths of Lambda's API, if any.
     """
 
-    __slots__ = ("_clock", "_dispatcher", "_gate", "_health", "_ids", "_verifier", "stopping")
+    __slots__ = (
+        "_clock",
+        "_dispatcher",
+        "_gate",
+        "_health",
+        "_ids",
+        "_lambdas",
+        "_verifier",
+        "stopping",
+    )
 
     def __init__(
         self,
@@ -46,7 +59,9 @@ class Front:
         policy: Policy,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
+        lambdas: LambdaRoutes | None = None,
     ) -> None:
+        self._lambdas = lambdas
         self._dispatcher = dispatcher
         self._clock = clock
         self._gate = Gate(policy)
@@ -64,7 +79,7 @@ class Front:
         try:
             cors = self._gate.admit(request)
             if request.method != b"POST" or request.path != b"/":
-                return self._serve_other(machine, request, request_id, cors)
+                return await self._serve_other(machine, request, request_id, cors)
             headers = request.headers
             kind = headers.get(b"content-type", b"")
             if kind != AMZ_JSON:
@@ -92,12 +107,13 @@ class Front:
             )
             answer = await self._dispatcher.dispatch(target.decode("latin-1"), body, caller)
         except Exception as error:
-            if _is_assertion(error):
+            if is_assertion(error):
                 raise
             wire = to_wire(error, request_id)
             if wire.status == 500:
                 _log.error("request %s: %s", request_id, describe(error))
             answer, status = wire.body(), wire.status
+            cors += wire.header_lines()
         return machine.respond(
             status,
             answer,
@@ -109,9 +125,25 @@ class Front:
 
     def refusal(self, machine: Connection, error: WireError) -> bytes:
         """The bytes that tell ``error`` as the connection's last answer."""
-        return machine.respond(error.status, error.body(), self._ids.next(), close=True)
+        return machine.respond(
+            error.status, error.body(), self._ids.next(), extra=error.header_lines(), close=True
+        )
 
-    def _serve_other(
+    def judge_size(self, request: Request, size_bytes: int) -> WireError | None:
+        """Why a body of so many bytes is refused before it is read, if it is.
+
+        ``request`` is without its payload; asked only about bodies that no operation may have.
+        """
+        if self._lambdas is None or not self._lambdas.covers(request):
+            return RequestEntityTooLarge()
+        try:
+            self._gate.admit(request)
+            self._gate.admit_code(request)
+        except WireError as error:
+            return error
+        return self._lambdas.judge_size(request, size_bytes)
+
+    async def _serve_other(
         self, machine: Connection, request: Request, request_id: str, cors: bytes
     ) -> bytes:
         """Whatever is not a call: health, a preflight, or nothing that is here."""
@@ -120,6 +152,9 @@ class Front:
             return self._respond_text(machine, 200, b"", request_id, lines)
         if request.method in (b"GET", b"HEAD") and request.path == b"/":
             return self._respond_text(machine, 200, self._health, request_id, cors)
+        if self._lambdas is not None and self._lambdas.covers(request):
+            self._gate.admit_code(request)
+            return await self._lambdas.serve(machine, request, cors, self.stopping)
         raise NotFoundException(
             "There is nothing here: calls are POST requests to /, and GET / tells the health."
         )
@@ -130,9 +165,3 @@ class Front:
         return machine.respond(
             status, text, request_id, content_type=_TEXT, extra=extra, close=self.stopping
         )
-
-
-def _is_assertion(error: Exception) -> bool:
-    if isinstance(error, ExceptionGroup):
-        return error.subgroup(AssertionError) is not None
-    return isinstance(error, AssertionError)

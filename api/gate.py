@@ -6,6 +6,10 @@ address; a web page whose name resolves to the loopback address (DNS rebinding: 
 sends that name as Host); and a web page that simply posts to localhost (the browser says its
 Origin, or at least Sec-Fetch-Site). With credentials the signature is the door, and CORS is as open
 as DynamoDB's. Pure policy: nothing here reads a socket.
+
+What creates or invokes functions runs code, so without credentials its door is narrower
+(``admit_code``): no web page at all, whatever the operator allows pages to do with data, and no
+Host but a loopback name, since a proxy in front of a loopback address would let the world in.
 """
 
 from __future__ import annotations
@@ -94,6 +98,26 @@ class Gate:
             f"The origin {origin.decode('latin-1')!r} is not accepted; --cors-origin would name it."
         )
 
+    def admit_code(self, request: Request) -> None:
+        """Whether who is admitted may also ask to run code, as far as can be said without names.
+
+        Raises ForbiddenException.
+        """
+        if self._open:
+            return
+        headers = request.headers
+        site = headers.get(b"sec-fetch-site", b"none").lower()
+        if b"origin" in headers or site not in (b"none", b"same-origin"):
+            raise ForbiddenException(
+                "Functions run code: without --credentials a web page may not manage or invoke "
+                "them, whatever --cors-origin says."
+            )
+        if _host_name(headers.get(b"host", b"")) not in _LOOPBACK_NAMES:
+            raise ForbiddenException(
+                "Functions run code: without --credentials they are managed and invoked from this "
+                "machine only, by a loopback name, whatever --allow-host says."
+            )
+
     def preflight(self, request: Request, cors: bytes) -> bytes:
         """The further header lines of the answer to an OPTIONS request that was admitted."""
         if not cors:
@@ -111,16 +135,21 @@ class Gate:
         return lines
 
     def _check_host(self, host: bytes) -> None:
-        name, colon, port = host.lower().rpartition(b":")
-        if not colon or not port.isdigit() or (b":" in name and not name.startswith(b"[")):
-            name = host.lower()
-        if name.rstrip(b".") not in self._names:
+        if _host_name(host) not in self._names:
             raise ForbiddenException(
                 f"The Host header {host.decode('latin-1')!r} is not a loopback name; "
                 "--allow-host would name it."
             )
         if len(self._hosts_known) < _HOSTS_KNOWN_MAX:
             self._hosts_known.add(host)
+
+
+def _host_name(host: bytes) -> bytes:
+    """The name in a Host header, without port and final dot."""
+    name, colon, port = host.lower().rpartition(b":")
+    if not colon or not port.isdigit() or (b":" in name and not name.startswith(b"[")):
+        name = host.lower()
+    return name.rstrip(b".")
 
 
 def _cors(origin: bytes) -> bytes:

@@ -63,6 +63,7 @@ from .errors import (
 )
 from .front import Front
 from .gate import Policy
+from .lambda_routes import LambdaRoutes
 from .rest import Rest, resumed
 
 # An enumeration's member costs more to look up than a name of the module.
@@ -100,16 +101,18 @@ async def serve_http(
     clock: Callable[[], float],
     entropy: Callable[[int], bytes],
     limits: ServerLimits | None = None,
+    lambdas: LambdaRoutes | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until ``stopping`` is set, then finish what is in flight and return.
 
     ``listeners`` are non-blocking and are closed here. ``clock`` gives seconds since the epoch,
-    ``entropy`` that many random bytes. Cancelling closes everything at once.
+    ``entropy`` that many random bytes. ``lambdas`` serves Lambda's API, if any. Cancelling closes
+    everything at once.
     """
     limits = limits or ServerLimits()
-    server = _Server(Front(dispatcher, policy, clock, entropy), clock, limits)
+    server = _Server(Front(dispatcher, policy, clock, entropy, lambdas), clock, limits)
     stopping = trio.Event() if stopping is None else stopping
     try:
         async with trio.open_nursery() as around:
@@ -224,7 +227,7 @@ class _Peer:
         self.server = server
         self.socket = socket
         self.fileno = socket.fileno()
-        self.machine = Connection(server.preambles)
+        self.machine = Connection(server.preambles, server.front.judge_size)
         self.scope = trio.CancelScope()
         # The tick after which it is late; infinite while an operation runs.
         self.deadline: float = server.tick + server.limits.idle_seconds
@@ -406,6 +409,8 @@ class _Peer:
         while (
             isinstance(event, Request)
             and event.headers.get(b"x-amz-target") in _QUICK
+            # Elsewhere the header means nothing, and what is there may wait for anything.
+            and event.path == b"/"
             and quick < REQUESTS_BEFORE_CHECKPOINT_MAX
             and server.budget.used <= server.budget.maximum
             and not self.held
@@ -497,7 +502,7 @@ class _Peer:
             return True
         budget = self.server.budget
         if not budget.take(more):
-            if self.held or self.machine.phase is _CHUNKS:
+            if self.held or self.machine.phase is _CHUNKS or more > budget.maximum:
                 return False
             # Others are slow, not this one.
             self.deadline, self.phase = math.inf, None

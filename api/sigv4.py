@@ -1,8 +1,9 @@
 """AWS Signature Version 4: who signed a request, and signing one.
 
-A machine without a clock: the caller says what time it is. ``Verifier`` is owned by the server and
-asked once a request; each service has its own. Source of the rules: "AWS Signature Version 4 for API requests" in the IAM
-user guide; the order of the checks and the wording of the refusals are DynamoDB's.
+A machine without a clock: the caller says what time it is. ``Verifier`` is owned by the server,
+one for each service, and asked once a request. Source of the rules: "AWS Signature Version 4 for
+API requests" in the IAM user guide; the order of the checks and the wording of the refusals are
+DynamoDB's.
 
 Nearly all of an Authorization header is the same in every request of a client: what stands before
 the signature names the key, the day, the region and the signed headers. It is parsed and its
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -46,6 +48,7 @@ SERVICE = "dynamodb"
 LAMBDA = "lambda"
 _TERMINATOR = "aws4_request"
 _STAMP = "%Y%m%dT%H%M%SZ"
+_CREDENTIAL = re.compile(rb"Credential=([^/, ]+)/")
 _sha256 = hashlib.sha256
 _EMPTY_HASH = _sha256(b"").hexdigest().encode()
 
@@ -345,6 +348,17 @@ class Verifier:
                 self._instants.clear()
             instant = self._instants[stamp] = moment.replace(tzinfo=UTC).timestamp()
         return instant
+
+
+def claimed_access_key(request: Request) -> str:
+    """The access key that ``request`` says it is signed with; "" if none. Nothing is verified."""
+    found = _CREDENTIAL.search(request.headers.get(b"authorization", b""))
+    if found is not None:
+        return found[1].decode("latin-1")
+    for name, value in _parameters(request.query or b""):
+        if name == b"X-Amz-Credential":
+            return value.partition(b"/")[0].decode("latin-1")
+    return ""
 
 
 def signing_key(secret_key: str, date: str, region: str, service: str = SERVICE) -> bytes:
