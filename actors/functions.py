@@ -58,6 +58,7 @@ from ..lambdas.functions import (
 )
 from ..lambdas.packages import check_package, code_digest, walk_package
 from ..lambdas.results import Failed, Invocation, Result, Returned
+from ..lambdas.runtime import Invoker
 from ..limits import (
     CLOSE_SECONDS_MAX,
     EVENT_RETRY_SECONDS,
@@ -85,16 +86,6 @@ class Entries(Protocol):
     async def remove_entry(self, kind: str, name: str) -> None: ...
 
 
-class Invoker(Protocol):
-    """Runs one definition of a function; invocations may overlap. Closing twice is no error."""
-
-    async def invoke(
-        self, event: Any, invocation: Invocation, transaction: HandlerTransaction | None
-    ) -> Result: ...
-
-    async def close(self) -> None: ...
-
-
 MakeInvoker = Callable[[Function, Path], Invoker]
 _Key = tuple[str, str]
 
@@ -111,7 +102,8 @@ async def open_functions(
 ) -> AsyncIterator[Functions]:
     """The functions of a node, whose data directory is ``directory``; None: it is in memory.
 
-    ``make_invoker`` is given a definition and the directory that its code is unpacked in.
+    ``make_invoker`` is given a definition and the directory that its code is unpacked in. Its
+    invokers are closed when what they do has ended, and closing one twice is no error.
 
     Raises:
         Corrupt: a definition cannot be read.

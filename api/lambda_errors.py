@@ -131,6 +131,15 @@ class UnknownOperationException(LambdaError):
     fault = None
 
 
+class RecursiveInvocationException(LambdaError):
+    type_name = "RecursiveInvocationException"
+    message_member = "Message"
+    message_default = (
+        "Lambda has detected your function being invoked in a recursive loop with other Amazon Web "
+        "Services resources and stopped your function's invocation."
+    )
+
+
 class ServiceException(LambdaError):
     type_name = "ServiceException"
     status = 500

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64encode
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -22,10 +23,16 @@ from ..limits import (
     INVOCATION_CONTEXT_CHARACTERS_MAX,
     INVOCATION_EVENT_BYTES_MAX,
     INVOCATION_PAYLOAD_BYTES_MAX,
+    RECURSION_HOPS_MAX,
     TRACE_CHARACTERS_MAX,
 )
+from ..streams.lineage import TRACE_HEADER, hops_of, trace_of
 from .lambda_calls import Answer, Call, RunInThread
-from .lambda_errors import InvalidRequestContentException, RequestTooLargeException
+from .lambda_errors import (
+    InvalidRequestContentException,
+    RecursiveInvocationException,
+    RequestTooLargeException,
+)
 from .lambda_functions import name_called
 
 _json = msgspec.json.Encoder().encode
@@ -39,7 +46,8 @@ _UNSUPPORTED = {b"x-amz-tenant-id": "TenantId", b"x-amz-durable-execution-name":
 
 async def invoke(functions: Functions, call: Call, run: RunInThread) -> Answer:
     namespace = call.caller.namespace
-    name = functions.get(namespace, name_called(functions, call)).name
+    function = functions.get(namespace, name_called(functions, call))
+    name = function.name
     kind, wants_log = _wishes(call)
     most = INVOCATION_EVENT_BYTES_MAX if kind == "Event" else INVOCATION_PAYLOAD_BYTES_MAX
     if len(call.payload) > most:
@@ -51,7 +59,7 @@ async def invoke(functions: Functions, call: Call, run: RunInThread) -> Answer:
     event = _event(payload)
     if kind == "DryRun":
         return Answer(204)
-    trace_id = _trace_id(functions, call)
+    trace_id = _trace_id(call, function.arn)
     context = _client_context(call.headers.get(b"x-amz-client-context"))
     told = b"X-Amzn-Trace-Id: %b\r\n" % trace_id.encode()
     if kind == "Event":
@@ -131,13 +139,20 @@ def _client_context(header: bytes | None) -> str:
         ) from None
 
 
-def _trace_id(functions: Functions, call: Call) -> str:
-    """What was sent, so that a chain of calls can be followed; else a new one."""
-    sent = call.headers.get(b"x-amzn-trace-id", b"").decode("latin-1")
-    if _TRACE.fullmatch(sent) is not None:
-        return sent
-    root, parent = functions.new_id().replace("-", ""), functions.new_id().replace("-", "")
-    return f"Root=1-{int(call.now_seconds):08x}-{root[:24]};Parent={parent[:16]};Sampled=0"
+def _trace_id(call: Call, arn: str) -> str:
+    """What was sent, so that a chain of calls can be followed, or a new one; with this call.
+
+    Raises RecursiveInvocationException where too many handlers have led to it.
+    """
+    sent = call.headers.get(TRACE_HEADER, b"").decode("latin-1")
+    hops = hops_of(sent)
+    if hops >= RECURSION_HOPS_MAX:
+        raise RecursiveInvocationException
+    trace = trace_of(call.request_id, sha256(arn.encode()).hexdigest(), hops + 1)
+    if "Root=" not in sent or _TRACE.fullmatch(sent) is None:
+        return trace
+    kept = [part for part in sent.split(";") if not part.lower().startswith("lineage=")]
+    return ";".join([*kept, trace.rpartition(";")[2]])
 
 
 def _failure(failed: Failed, request_id: str) -> dict[str, Any]:

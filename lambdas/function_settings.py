@@ -180,13 +180,13 @@ def _members(
     return members
 
 
-def _asks_for_nothing(value: Any) -> bool:
+def _asks_for_nothing(value: Any, depth: int = 0) -> bool:
     """Null, an empty text, list or structure, or a structure of nothing but those.
 
-    ``False`` and 0 are values. The depth is bounded by the decoder's.
+    ``False`` and 0 are values. No member has more than three levels.
     """
     if isinstance(value, dict):
-        return all(map(_asks_for_nothing, value.values()))
+        return depth < 3 and all(_asks_for_nothing(each, depth + 1) for each in value.values())
     return value is None or value in ("", [])
 
 

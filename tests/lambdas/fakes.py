@@ -69,7 +69,9 @@ class FakeInvoker:
         #: Set: invocations wait for it.
         self.gate: trio.Event | None = None
 
-    async def invoke(self, event: Any, invocation: Invocation, transaction: object) -> Result:
+    async def invoke(
+        self, event: Any, invocation: Invocation, transaction: object = None
+    ) -> Result:
         assert not self.closed
         self.invocations.append((event, invocation))
         if self.gate is not None:

@@ -206,6 +206,13 @@ def test_asking_for_nothing_is_no_wish():
     )
 
 
+def test_depth_of_a_wish_does_no_harm():
+    deep: dict[str, object] = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    assert "VpcConfig is not supported" in refused(NEEDED | {"VpcConfig": deep})
+
+
 def test_violations_are_told_together():
     told = refused(NEEDED | {"Timeout": 0, "MemorySize": 1, "Role": None, "Runtime": "x"})
     assert told.startswith("3 validation errors detected: ")

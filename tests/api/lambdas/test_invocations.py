@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from millstream.lambdas.packages import code_digest
+from millstream.streams.lineage import hops_of
 from millstream.tests.api.lambdas.test_functions import create, refused
 from millstream.tests.lambdas.fakes import package
 
@@ -75,7 +76,7 @@ def test_handler_is_told_about_the_invocation(client):
     request_id, arn, trace_id, client_context, environment = found["Payload"]
     assert request_id == found["ResponseMetadata"]["RequestId"]
     assert arn == "arn:aws:lambda:us-east-1:123456789012:function:f"
-    assert trace_id.startswith("Root=1-")
+    assert trace_id.startswith("Root=1-") and hops_of(trace_id) == 1
     assert json.loads(client_context) == {"custom": {"a": 1}}
     assert environment == {"TABLE": "t"}
 
@@ -85,7 +86,20 @@ def test_trace_is_passed_on(client, monkeypatch):
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "caller")
     monkeypatch.setenv("_X_AMZN_TRACE_ID", trace + ";Lineage=a:3")
-    assert answer(client, 1)["Payload"][2] == trace + ";Lineage=a:3"
+    found = answer(client, 1)["Payload"][2]
+    assert found.startswith(trace + ";Lineage=")
+    assert hops_of(found) == 4
+
+
+def test_loop_is_ended(client, monkeypatch):
+    create(client, code=TELLING)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "caller")
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Lineage=a:15")
+    assert hops_of(answer(client, 1)["Payload"][2]) == 16
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Lineage=a:16")
+    for kind in ("RequestResponse", "Event"):
+        code, status, _ = refused(client.invoke, FunctionName="f", InvocationType=kind)
+        assert (code, status) == ("RecursiveInvocationException", 400)
 
 
 def test_dry_run_does_not_run(client, open_server):
