@@ -35,6 +35,7 @@ from ..limits import (
     HTTP_HEAD_BYTES_MAX,
     HTTP_HEADERS_MAX,
     HTTP_TRAILER_BYTES_MAX,
+    JUDGED_STEP_BYTES,
     REQUEST_BODY_BYTES_MAX,
 )
 from .codings import accepts_gzip, compress
@@ -165,6 +166,7 @@ class Connection:
         "_body",
         "_body_left",
         "_chunk_left",
+        "_chunks_allowed",
         "_continue",
         "_data",
         "_head_bytes",
@@ -208,6 +210,8 @@ class Connection:
         # In a chunked body: None before a size line, 0 in the trailer, else the bytes left of the
         # chunk with the CRLF behind it.
         self._chunk_left: int | None = None
+        # How much its chunks may be in all before the judge is asked (again).
+        self._chunks_allowed = REQUEST_BODY_BYTES_MAX
         self._trailer_bytes = 0
         # None where llhttp has lost its place; the next request gets a new one.
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
@@ -385,6 +389,7 @@ class Connection:
             self.phase = _CHUNKS
             self._chunk_left = None
             self._trailer_bytes = 0
+            self._chunks_allowed = REQUEST_BODY_BYTES_MAX
             self._parser = None
         else:
             # llhttp has accepted it: it is one decimal number below 2 ** 64.
@@ -465,10 +470,12 @@ class Connection:
         if not 0 < len(digits) <= 16 or not _HEXADECIMAL.issuperset(digits):
             return self.refuse(BadRequestException("A chunk of the body is malformed."))
         size = int(digits, 16)
-        if len(self._body) + size > REQUEST_BODY_BYTES_MAX:
-            too_large = self._judge_size(self._request(b""), len(self._body) + size)
+        total = len(self._body) + size
+        if total > self._chunks_allowed:
+            too_large = self._judge_size(self._request(b""), total)
             if too_large is not None:
                 return self.refuse(too_large)
+            self._chunks_allowed = total + JUDGED_STEP_BYTES
         self._chunk_left = size + 2 if size else 0
         return None
 

@@ -20,9 +20,11 @@ from millstream.api.connection import (
     Request,
     RequestIds,
 )
+from millstream.api.errors import RequestEntityTooLarge, WireError
 from millstream.limits import (
     HTTP_HEAD_BYTES_MAX,
     HTTP_HEADERS_MAX,
+    JUDGED_STEP_BYTES,
     REQUEST_BODY_BYTES_MAX,
 )
 
@@ -436,3 +438,60 @@ def test_request_ids_look_like_those_of_aws_and_differ():
     found = [ids.next() for _ in range(1000)]
     assert len(set(found)) == 1000
     assert all(len(name) == 52 and name.isalnum() and name == name.upper() for name in found)
+
+
+def test_larger_body_is_judged_before_it_is_read():
+    asked: list[tuple[Request, int]] = []
+
+    def judge(request: Request, size_bytes: int) -> None:
+        asked.append((request, size_bytes))
+
+    size = REQUEST_BODY_BYTES_MAX + 2
+    head = b"PUT http://there/a/b?c HTTP/1.1\r\nHost: here\r\n"
+    body = bytes(size)
+    for data in (
+        head + b"Content-Length: %d\r\n\r\n" % size + body,
+        head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, body),
+    ):
+        machine = Connection(Preambles(lambda: NOW), judge)
+        machine.receive(data)
+        event = machine.next_event()
+        assert isinstance(event, Request)
+        assert event.payload == body
+        ((request, size_asked),) = asked
+        assert size_asked == size
+        assert (request.method, request.path, request.query) == (b"PUT", b"/a/b", b"c")
+        assert (request.headers[b"host"], request.payload) == (b"there", b"")
+        asked.clear()
+
+
+def test_chunks_are_judged_as_they_grow_but_not_each_of_them():
+    asked = []
+
+    def judge(request: Request, size_bytes: int) -> WireError | None:
+        asked.append(size_bytes)
+        most = REQUEST_BODY_BYTES_MAX + JUDGED_STEP_BYTES
+        return RequestEntityTooLarge() if size_bytes > most else None
+
+    machine = Connection(Preambles(lambda: NOW), judge)
+    machine.receive(CHUNKED + b"%x\r\n%b\r\n" % (REQUEST_BODY_BYTES_MAX, bytes(16_842_752)))
+    assert machine.next_event() is NEED_DATA
+    chunk = b"1000\r\n" + bytes(4096) + b"\r\n"
+    for _ in range(17):
+        machine.receive(chunk)
+        assert machine.next_event() is NEED_DATA
+    assert asked == [REQUEST_BODY_BYTES_MAX + 4096]
+    machine.receive(chunk)
+    event = machine.next_event()
+    assert isinstance(event, BadRequest)
+    assert event.error.status == 413
+
+
+def test_usual_body_is_not_judged():
+    def judge(request: Request, size_bytes: int) -> None:
+        raise AssertionError("it was")
+
+    machine = Connection(Preambles(lambda: NOW), judge)
+    body = bytes(REQUEST_BODY_BYTES_MAX)
+    machine.receive(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert isinstance(machine.next_event(), Request)

@@ -173,3 +173,40 @@ def test_preflight_allows_what_was_asked():
 def test_options_without_an_origin_says_what_is_served():
     gate = Gate(OPEN)
     assert gate.preflight(asking(host="localhost"), b"") == b"Allow: GET, HEAD, OPTIONS, POST\r\n"
+
+
+# Running code.
+
+
+def code_refused(policy: Policy, **headers: str) -> bool:
+    try:
+        Gate(policy).admit_code(asking(**headers))
+    except ForbiddenException:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST.:1"])
+def test_this_machine_may_run_code(host):
+    assert not code_refused(OPEN, host=host)
+    assert not code_refused(OPEN, host=host, sec_fetch_site="same-origin")
+    assert not code_refused(OPEN, host=host, sec_fetch_site="none")
+
+
+def test_no_page_may_run_code_without_credentials():
+    policy = Policy(cors_origins=("*", "http://localhost"), allow_hosts=("db.example",))
+    for origin in ("http://localhost", "https://a.example", "null", ""):
+        assert code_refused(policy, host="localhost", origin=origin)
+    for site in ("cross-site", "same-site", "x", ""):
+        assert code_refused(policy, host="localhost", sec_fetch_site=site)
+
+
+def test_other_hosts_may_not_run_code_without_credentials():
+    policy = Policy(allow_hosts=("db.example",))
+    for host in ("db.example", "db.example:80", "localhost.example", "", "127.0.0.1.x"):
+        assert code_refused(policy, host=host)
+    assert code_refused(policy)
+
+
+def test_with_credentials_the_signature_is_the_door_to_code_too():
+    assert not code_refused(SIGNED, host="db.example", origin="https://a.example")

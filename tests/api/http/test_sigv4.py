@@ -22,7 +22,7 @@ from millstream.api.errors import (
     UnrecognizedClientException,
     WireError,
 )
-from millstream.api.sigv4 import Verifier, sign
+from millstream.api.sigv4 import LAMBDA, Verifier, claimed_access_key, sign
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 KEY, SECRET, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "session/token=="
@@ -408,3 +408,41 @@ def test_key_that_begins_with_ns_selects_a_namespace():
     assert verifier.verify(signed(key="ns-test.1"), NOW).namespace == "ns-test.1"
     assert verifier.verify(signed(key="ns-"), NOW).namespace == "ns-"
     assert verifier.verify(signed(key="ns-\u00e9"), NOW).namespace == "default"
+
+
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A1%3Afunction%3Af/code", None),
+        ("/2015-03-31/functions/f%3A%24LATEST", {"Qualifier": "$LATEST"}),
+        ("/2015-03-31/functions/", {"Marker": "a+b/c==", "MaxItems": "5"}),
+        ("/2015-03-31/event-source-mappings", {"EventSourceArn": "a:b/c", "FunctionName": "ü x"}),
+    ],
+)
+def test_paths_and_queries_of_lambda_are_signed(path, params):
+    verifier = Verifier(CREDENTIALS, "us-east-1", LAMBDA)
+    request = signed(path, params, service="lambda")
+    assert verifier.verify(request, NOW).functions
+    other = Request(b"POST", path.encode() + b"x", request.query, request.headers, request.payload)
+    with pytest.raises(InvalidSignatureException):
+        verifier.verify(other, NOW)
+    if request.query is not None:
+        query = request.query + b"&a=b"
+        other = Request(b"POST", request.path, query, request.headers, request.payload)
+        with pytest.raises(InvalidSignatureException):
+            verifier.verify(other, NOW)
+
+
+def test_each_service_has_signatures_of_its_own():
+    for own, other in (("dynamodb", "lambda"), ("lambda", "dynamodb")):
+        verifier = Verifier(CREDENTIALS, "us-east-1", own)
+        assert verifier.verify(signed(service=own), NOW).access_key == KEY
+        with pytest.raises(InvalidSignatureException, match=f"correct service: '{own}'"):
+            verifier.verify(signed(service=other), NOW)
+
+
+def test_claimed_access_key_is_read_without_being_believed():
+    assert claimed_access_key(signed(secret="wrong")) == KEY
+    assert claimed_access_key(signed(secret="wrong", expires=60)) == KEY
+    for headers, query in (({}, None), ({b"authorization": b"Credential="}, b"X-Amz-Credential")):
+        assert claimed_access_key(Request(b"POST", b"/", query, headers, b"")) == ""
