@@ -12,7 +12,10 @@ import trio
 import trio.testing
 
 from millstream.actors import functions as module
+from millstream.actors.catalog import Catalog
+from millstream.actors.data_directory import open_node
 from millstream.actors.functions import Functions, open_functions
+from millstream.actors.node import NodeSettings
 from millstream.errors import (
     ConditionFailed,
     Corrupt,
@@ -397,3 +400,19 @@ async def test_bytes_of_events_that_wait_are_bounded(tmp_path, monkeypatch):
         functions.invoke_later("ns", "f", b'"12345"')
         with pytest.raises(Throttled):
             functions.invoke_later("ns", "f", b'"12345"')
+
+
+async def test_definitions_are_in_the_nodes_catalog(tmp_path):
+    made = []
+    for _ in range(2):
+        async with open_node(str(tmp_path), NodeSettings(), log_engine="segments") as node:
+            catalog = Catalog(node._catalog_actor)
+            async with open_functions(
+                node.host, str(tmp_path), catalog, Invokers(), region="us-east-1", account="1" * 12
+            ) as functions:
+                if not made:
+                    made.append(await functions.create("ns", "f", FIELDS, A))
+                    await functions.create("ns", "g", FIELDS, A)
+                    await functions.delete("ns", "g")
+                assert functions.list("ns") == made
+                assert isinstance(await functions.invoke("ns", "f", 1), Returned)

@@ -120,7 +120,7 @@ class Served:
 
 
 @contextmanager
-def serving(policy: Policy) -> Iterator[Served]:
+def serving(policy: Policy, limits: ServerLimits | None = None) -> Iterator[Served]:
     """A server in a thread of its own, since SDKs block."""
     served, ready = Served(), threading.Event()
     stop: list[Callable[[], None]] = []
@@ -144,7 +144,7 @@ def serving(policy: Policy) -> Iterator[Served]:
                 policy,
                 clock=host.clock.now_seconds,
                 entropy=host.entropy.token_bytes,
-                limits=ServerLimits(shutdown_seconds=1),
+                limits=limits or ServerLimits(shutdown_seconds=1),
                 lambdas=LambdaRoutes(
                     functions,
                     served.mappings,

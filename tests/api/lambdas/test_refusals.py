@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from millstream.api.connection import Request
+from millstream.api.server import ServerLimits
 from millstream.api.sigv4 import sign
 from millstream.limits import REQUEST_BODY_BYTES_MAX
-from millstream.tests.api.lambdas.conftest import Served
+from millstream.tests.api.lambdas.conftest import OPEN, Served, serving
 from millstream.tests.api.lambdas.test_functions import create, refused
 from millstream.tests.lambdas.fakes import ROLE, package
 
@@ -270,6 +271,16 @@ def test_large_body_of_a_page_is_not_read(open_server):
             b"Content-Length: %d\r\n\r\n" % LARGE
         )
         assert opened.makefile("rb").readline().startswith(b"HTTP/1.1 403")
+
+
+def test_body_that_could_never_be_held_is_refused_and_not_awaited():
+    with serving(OPEN, ServerLimits(shutdown_seconds=1, bytes_in_flight=LARGE)) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as opened:
+            opened.sendall(
+                b"POST /2015-03-31/functions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                b"Content-Length: %d\r\n\r\n{" % (LARGE + 1)
+            )
+            assert opened.makefile("rb").readline().startswith(b"HTTP/1.1 503")
 
 
 def test_chunked_body_is_bounded_too(signed_server):
