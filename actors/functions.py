@@ -111,6 +111,7 @@ async def open_functions(
     run = host.threads.run
     scratch = None if directory is not None else await run(make_temporary_directory)
     root = f"{directory if scratch is None else scratch}/functions"
+    functions: Functions | None = None
     try:
         async with trio.open_nursery() as nursery:
             functions = Functions(host, root, entries, make_invoker, nursery, region, account)
@@ -118,13 +119,15 @@ async def open_functions(
                 await functions._open()
                 yield functions
             finally:
+                functions._closing = True
                 nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await functions._close()
     finally:
-        if scratch is not None:
-            with trio.CancelScope(shield=True):
-                await run(remove_tree, scratch)
+        # Only now nobody is at the files any more.
+        with trio.CancelScope(shield=True):
+            if functions is not None:
+                await functions._close()
+            if scratch is not None:
+                await run(_remove, scratch)
 
 
 class _Live:
@@ -175,6 +178,8 @@ class Functions:
         #: Asynchronous invocations that have not ended, and the bytes of their payloads.
         self._events = 0
         self._event_bytes = 0
+        #: Those that did not end before the node did.
+        self._events_lost = 0
         #: Codes of definitions of which nobody knows whether the catalog has them.
         self._in_doubt: dict[str, None] = {}
         self._closing = False
@@ -357,6 +362,9 @@ class Functions:
                 await self._run_event(
                     namespace, name, payload, request_id or self.new_id(), trace_id, client_context
                 )
+            except trio.Cancelled:
+                self._events_lost += 1
+                raise
             finally:
                 self._events -= 1
                 self._event_bytes -= len(payload)
@@ -457,23 +465,23 @@ class Functions:
         """In a thread: no unpacked code of another process, and no code that nobody refers to."""
         disk = self._host.disk
         disk.make_directory(self._root)
-        remove_tree(f"{self._root}/unpacked")
         wanted = {self._code_path(code) for code in codes}
         for name in disk.list(self._root):
             path = f"{self._root}/{name}"
-            if path not in wanted:
+            if name == "unpacked" or name.startswith("gone-"):
+                _remove(path)
+            elif path not in wanted and name.endswith((".zip", ".zip.new")):
                 disk.remove(path)
         disk.fsync_dir(self._root)
 
     async def _close(self) -> None:
-        self._closing = True
-        if self._events:
-            logger.warning("%d asynchronous invocations are lost", self._events)
+        if self._events_lost:
+            logger.warning("%d asynchronous invocations are lost", self._events_lost)
         with trio.move_on_after(CLOSE_SECONDS_MAX):
             async with trio.open_nursery() as nursery:
                 for live in self._open_invokers:
                     nursery.start_soon(live.invoker.close)
-        await self._host.threads.run(remove_tree, f"{self._root}/unpacked")
+        await self._host.threads.run(_remove, f"{self._root}/unpacked")
 
     def _codes(self) -> Iterator[str]:
         """The digests that must stay; some of them more than once."""
@@ -495,9 +503,13 @@ class Functions:
 
     def _remove_code(self, code_sha256: str) -> None:
         disk, path = self._host.disk, self._code_path(code_sha256)
-        remove_tree(self._unpacked_path(code_sha256))
-        if disk.exists(path):
-            disk.remove(path)
+        _remove(self._unpacked_path(code_sha256))
+        try:
+            if disk.exists(path):
+                disk.remove(path)
+        except OSError as error:
+            # The next start tries again; what was asked for has been done.
+            logger.warning("%s cannot be removed: %s", path, error.strerror)
 
     def _unpacked_path(self, code_sha256: str) -> str:
         return f"{self._root}/unpacked/{_hex(code_sha256)}"
@@ -576,6 +588,14 @@ def _with_code(function: Function, package: bytes) -> Function:
     return msgspec.structs.replace(
         function, code_sha256=code_digest(package), code_size=len(package)
     )
+
+
+def _remove(path: str) -> None:
+    """Remove a directory that handlers could write in; what resists does no harm."""
+    try:
+        remove_tree(path)
+    except OSError as error:
+        logger.warning("a part of %s cannot be removed: %s", path, error.strerror)
 
 
 def _entry_name(function: Function) -> str:

@@ -51,9 +51,16 @@ def write_tree(path: str, files: Iterable[FileToWrite]) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and what is in it; links are removed, not followed. Absent is no error."""
-    if os.path.lexists(path):
-        shutil.rmtree(path)
+    """Remove a directory and what is in it; links are removed, not followed. Absent is no error.
+
+    Its name is free at once and for good, also when this raises OSError because somebody has made
+    a part of it hard to remove, or is still writing there: what is left has another name then.
+    """
+    if not os.path.lexists(path):
+        return
+    gone = tempfile.mkdtemp(prefix="gone-", dir=os.path.dirname(path) or ".")
+    os.rename(path, os.path.join(gone, "tree"))
+    shutil.rmtree(gone)
 
 
 def _write(root: str, file: FileToWrite) -> None:

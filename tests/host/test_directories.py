@@ -61,8 +61,22 @@ def test_links_are_removed_and_not_followed(tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "link").symlink_to(tmp_path / "kept")
     remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == ["kept"]
     remove_tree(str(tmp_path / "tree"))
     assert (tmp_path / "kept" / "file").exists()
+
+
+def test_name_is_free_even_if_a_part_cannot_be_removed(tmp_path, monkeypatch):
+    (tmp_path / "tree").mkdir()
+
+    def refuse(path: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(PermissionError):
+        remove_tree(str(tmp_path / "tree"))
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith("gone-")
 
 
 def test_temporary_directory_is_nobody_elses():
