@@ -1,12 +1,9 @@
 """The store of Lambda functions, and invoking them.
 
-A definition is an entry of the catalog; its code is a file named by its SHA-256::
-
-    DIR/functions/HEX.zip         durable before a definition refers to it
-    DIR/functions/unpacked/HEX/   a cache: made when the function is first invoked, gone at a start
-
-Functions with equal code share both, across namespaces. What no definition refers to and no invoker
-uses is removed: at once when the last one goes, or on opening after a crash.
+A definition is an entry of the catalog; its code is a file (``function_code.py``), durable before
+the definition refers to it. Functions with equal code share it, across namespaces. Code that no
+definition refers to and no invoker uses is removed: at once when the last one goes, or on opening
+after a crash.
 
 Changes go one after another. A change *retires* the function's invoker: it takes no further
 invocation, serves the ones it has to their end, and is closed then. So every invocation runs on one
@@ -19,10 +16,8 @@ caller was told only that it was taken. What is to survive belongs in a table wi
 from __future__ import annotations
 
 import logging
-from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -32,7 +27,6 @@ import trio
 
 from ..errors import (
     ConditionFailed,
-    Corrupt,
     LimitExceeded,
     ResourceInUse,
     ResourceNotFound,
@@ -40,13 +34,7 @@ from ..errors import (
     Throttled,
     Unavailable,
 )
-from ..host.directories import (
-    FileToWrite,
-    is_directory,
-    make_temporary_directory,
-    remove_tree,
-    write_tree,
-)
+from ..host.directories import absolute, make_temporary_directory
 from ..host.host import Host
 from ..lambdas.context import HandlerTransaction
 from ..lambdas.functions import (
@@ -56,7 +44,7 @@ from ..lambdas.functions import (
     function_arn,
     not_found,
 )
-from ..lambdas.packages import check_package, code_digest, walk_package
+from ..lambdas.packages import check_package, code_digest
 from ..lambdas.results import Failed, Invocation, Result, Returned
 from ..lambdas.runtime import Invoker
 from ..limits import (
@@ -68,6 +56,7 @@ from ..limits import (
     INVOCATIONS_MAX,
     INVOKERS_MAX,
 )
+from .function_code import CodeFiles, remove_if_possible
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +99,8 @@ async def open_functions(
     """
     run = host.threads.run
     scratch = None if directory is not None else await run(make_temporary_directory)
-    root = f"{directory if scratch is None else scratch}/functions"
+    # Workers have a working directory of their own.
+    root = absolute(f"{directory if scratch is None else scratch}/functions")
     functions: Functions | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -127,7 +117,7 @@ async def open_functions(
             if functions is not None:
                 await functions._close()
             if scratch is not None:
-                await run(_remove, scratch)
+                await run(remove_if_possible, scratch)
 
 
 class _Live:
@@ -160,7 +150,7 @@ class Functions:
         self.region = region
         self.account = account
         self._host = host
-        self._root = root
+        self._code = CodeFiles(host.disk, root)
         self._entries = entries
         self._make_invoker = make_invoker
         self._nursery = nursery
@@ -419,7 +409,7 @@ class Functions:
             async with self._unpacking:
                 if self._functions.get(key) is not function or key in self._live:
                     continue
-                path = await self._unpack(function)
+                path = await self._host.threads.run(self._code.unpack, function)
                 if self._functions.get(key) is not function:
                     continue
                 live = _Live(function, self._make_invoker(function, Path(path)))
@@ -459,20 +449,7 @@ class Functions:
         for data in self._entries.entries(KIND).values():
             function = decode_function(data)
             self._functions[function.namespace, function.name] = function
-        await self._host.threads.run(self._tidy, sorted(self._codes()))
-
-    def _tidy(self, codes: Sequence[str]) -> None:
-        """In a thread: no unpacked code of another process, and no code that nobody refers to."""
-        disk = self._host.disk
-        disk.make_directory(self._root)
-        wanted = {self._code_path(code) for code in codes}
-        for name in disk.list(self._root):
-            path = f"{self._root}/{name}"
-            if name == "unpacked" or name.startswith("gone-"):
-                _remove(path)
-            elif path not in wanted and name.endswith((".zip", ".zip.new")):
-                disk.remove(path)
-        disk.fsync_dir(self._root)
+        await self._host.threads.run(self._code.tidy, sorted(self._codes()))
 
     async def _close(self) -> None:
         if self._events_lost:
@@ -481,7 +458,7 @@ class Functions:
             async with trio.open_nursery() as nursery:
                 for live in self._open_invokers:
                     nursery.start_soon(live.invoker.close)
-        await self._host.threads.run(_remove, f"{self._root}/unpacked")
+        await self._host.threads.run(self._code.remove_unpacked)
 
     def _codes(self) -> Iterator[str]:
         """The digests that must stay; some of them more than once."""
@@ -491,57 +468,16 @@ class Functions:
             yield live.function.code_sha256
         yield from self._in_doubt
 
-    def _code_path(self, code_sha256: str) -> str:
-        return f"{self._root}/{_hex(code_sha256)}.zip"
-
     async def _sweep(self, code_sha256: str) -> None:
         """Remove a code unless somebody needs it. For who holds ``_changing``."""
         assert self._changing.locked()
         async with self._unpacking:
             if code_sha256 not in self._codes():
-                await self._host.threads.run(self._remove_code, code_sha256)
-
-    def _remove_code(self, code_sha256: str) -> None:
-        disk, path = self._host.disk, self._code_path(code_sha256)
-        _remove(self._unpacked_path(code_sha256))
-        try:
-            if disk.exists(path):
-                disk.remove(path)
-        except OSError as error:
-            # The next start tries again; what was asked for has been done.
-            logger.warning("%s cannot be removed: %s", path, error.strerror)
-
-    def _unpacked_path(self, code_sha256: str) -> str:
-        return f"{self._root}/unpacked/{_hex(code_sha256)}"
+                await self._host.threads.run(self._code.remove, code_sha256)
 
     async def _write_code(self, package: bytes) -> None:
         # Also where it is there already: what was damaged meanwhile is healed so.
-        path = self._code_path(code_digest(package))
-        await self._host.threads.run(self._host.disk.write_file_atomic, path, package)
-
-    async def _unpack(self, function: Function) -> str:
-        """Where the function's code is. For who holds ``_unpacking``."""
-        return await self._host.threads.run(self._unpack_blocking, function)
-
-    def _unpack_blocking(self, function: Function) -> str:
-        disk = self._host.disk
-        path = self._unpacked_path(function.code_sha256)
-        if is_directory(path):
-            return path
-        stored = self._code_path(function.code_sha256)
-        if not disk.exists(stored):
-            raise Corrupt(f"the code of function {function.name} is gone")
-        package = disk.read_file(stored)
-        if code_digest(package) != function.code_sha256:
-            raise Corrupt(f"the code of function {function.name} is not what was stored")
-        write_tree(
-            path,
-            (
-                FileToWrite(entry.path, pieces, entry.is_directory, entry.executable)
-                for entry, pieces in walk_package(package)
-            ),
-        )
-        return path
+        await self._host.threads.run(self._code.write, package)
 
     # Small parts of a change.
 
@@ -590,20 +526,6 @@ def _with_code(function: Function, package: bytes) -> Function:
     )
 
 
-def _remove(path: str) -> None:
-    """Remove a directory that handlers could write in; what resists does no harm."""
-    try:
-        remove_tree(path)
-    except OSError as error:
-        logger.warning("a part of %s cannot be removed: %s", path, error.strerror)
-
-
 def _entry_name(function: Function) -> str:
     # A slash is in neither part.
     return f"{function.namespace}/{function.name}"
-
-
-def _hex(code_sha256: str) -> str:
-    digest = b64decode(code_sha256)
-    assert len(digest) == sha256().digest_size
-    return digest.hex()

@@ -28,6 +28,11 @@ def make_temporary_directory() -> str:
     return tempfile.mkdtemp(prefix="millstream-")
 
 
+def absolute(path: str) -> str:
+    """``path`` as programs with another working directory know it."""
+    return os.path.abspath(path)
+
+
 def is_directory(path: str) -> bool:
     """Whether there is a directory of this name."""
     return os.path.isdir(path)

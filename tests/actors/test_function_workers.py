@@ -28,8 +28,10 @@ TELLING = package(
 )
 
 
-async def test_function_runs_in_a_process_of_its_own(tmp_path):
+async def test_function_runs_in_a_process_of_its_own(tmp_path, monkeypatch):
     host = real_host()
+    # Workers have another working directory than the node.
+    monkeypatch.chdir(tmp_path)
 
     def endpoint_of(namespace: str) -> Endpoint:
         return Endpoint("http://127.0.0.1:1", "us-east-1", namespace, "secret")
@@ -37,7 +39,7 @@ async def test_function_runs_in_a_process_of_its_own(tmp_path):
     async with trio.open_nursery() as nursery:
         make = worker_invokers(nursery, RealProcesses(), os.environ, endpoint_of)
         async with open_functions(
-            host, str(tmp_path), FakeEntries(), make, region="us-east-1", account="123456789012"
+            host, ".", FakeEntries(), make, region="us-east-1", account="123456789012"
         ) as functions:
             fields = FIELDS | {"environment": {"TABLE": "t"}, "timeout_seconds": 60}
             await functions.create("ns-a", "f", fields, TELLING)

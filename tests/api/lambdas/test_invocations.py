@@ -177,7 +177,7 @@ def test_wishes_are_checked(client):
 def test_damaged_code_is_the_services_fault(client, open_server, caplog):
     code = package("# Nobody else has this code.\n")
     create(client, code=code)
-    stored = open_server.functions._code_path(code_digest(code))
+    stored = open_server.functions._code.path(code_digest(code))
     with open(stored, "ab") as file:
         file.write(b"damage")
     name, status, message = refused(client.invoke, FunctionName="f")
