@@ -14,6 +14,7 @@ import trio.testing
 from millstream.actors import functions as module
 from millstream.actors.catalog import Catalog
 from millstream.actors.data_directory import open_node
+from millstream.actors.function_handlers import function_handler
 from millstream.actors.functions import Functions, open_functions
 from millstream.actors.node import NodeSettings
 from millstream.errors import (
@@ -25,10 +26,11 @@ from millstream.errors import (
     ResourceInUse,
     ResourceNotFound,
     Throttled,
+    Unavailable,
 )
 from millstream.host.host import real_host
 from millstream.lambdas.packages import code_digest
-from millstream.lambdas.results import Failed, Returned
+from millstream.lambdas.results import Failed, Invocation, Returned
 from millstream.limits import EVENTS_WAITING_MAX, INVOCATIONS_MAX, INVOKERS_MAX
 from millstream.tests.lambdas.fakes import FIELDS, FakeEntries, Invokers, package
 
@@ -416,3 +418,26 @@ async def test_definitions_are_in_the_nodes_catalog(tmp_path):
                     await functions.delete("ns", "g")
                 assert functions.list("ns") == made
                 assert isinstance(await functions.invoke("ns", "f", 1), Returned)
+
+
+async def test_mapping_calls_the_definition_of_the_moment(tmp_path):
+    invokers = Invokers()
+    async with store(tmp_path, invokers=invokers) as functions:
+        assert function_handler(functions, "ns", "f") is None
+        made = await functions.create("ns", "f", FIELDS, A)
+        handler = function_handler(functions, "ns", "f")
+        assert handler is not None
+        assert (handler.name, handler.arn) == ("f", made.arn)
+        assert (handler.timeout_seconds, handler.memory_limit_mb) == (3, 128)
+        await functions.update_configuration("ns", "f", {"timeout_seconds": 8})
+        given = Invocation("r", "f", made.arn, "$LATEST", 128, 3.0, "trace")
+        result = await handler.invoker.invoke({"Records": []}, given)
+        assert isinstance(result, Returned)
+        ((event, invocation),) = invokers.made[0].invocations
+        assert event == {"Records": []}
+        assert (invocation.request_id, invocation.trace_id) == ("r", "trace")
+        assert invocation.timeout_seconds == 8
+        await functions.delete("ns", "f")
+        with pytest.raises(Unavailable, match="Function not found"):
+            await handler.invoker.invoke({}, given)
+        await handler.invoker.close()
