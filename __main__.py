@@ -31,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
             from .cli.scrub import scrub_command
 
             return scrub_command(found)
+        case "triggers":
+            from .cli.triggers import triggers_command
+
+            return triggers_command(found)
         case _:
             build()[0].print_help()
             return 2

@@ -7,7 +7,7 @@ transactions to the pollers of ``actors/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -65,9 +65,16 @@ class _Handlers:
 
 
 async def start_triggers(
-    node: Node, triggers: Iterable[Trigger] = (), *, namespace: str
+    node: Node,
+    triggers: Iterable[Trigger] = (),
+    *,
+    namespace: str,
+    find_function: Callable[[str, str], Handler | None] = lambda namespace, name: None,
 ) -> Triggers:
     """Run the node's mappings, and these triggers; they stop before the node closes.
+
+    ``find_function`` gives the function of a namespace and a name; where there are no functions,
+    their mappings wait.
 
     Raises InvalidRequest or ResourceInUse for a trigger that cannot be registered.
     """
@@ -96,7 +103,7 @@ async def start_triggers(
         tables,
         tools,
         node.nursery,
-        lambda namespace, name: None,
+        find_function,
         handlers.of_trigger,
     )
     node.before_closing(mappings.close)

@@ -10,7 +10,8 @@ state               what it means
 ==================  ================================================================
 Creating            its first positions are not stored yet
 Enabled             it is run, or will be when its table has a stream
-WAITING_FOR_HANDLER enabled, but nobody has registered its handler in this process
+WAITING_FOR_HANDLER enabled, but its handler is not registered in this process, or its function
+                    is gone
 Disabled            paused; its positions are kept
 Deleting            it is being removed
 ==================  ================================================================
@@ -191,9 +192,7 @@ class Triggers:
         mapping = stored.mapping
         if mapping.state != ENABLED or mapping.uuid in self._runners:
             return mapping.state
-        if mapping.is_function or mapping.uuid in self._handlers:
-            return mapping.state
-        return WAITING
+        return mapping.state if self._handler_of(mapping) is not None else WAITING
 
     def failed_batches(self, namespace: str, uuid: str) -> Sequence[FailedBatch]:
         """What the mapping has given up and nobody has dealt with, oldest first."""

@@ -66,6 +66,12 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials({sorted(self._by_access_key)})"
 
+    def of_namespace(self, namespace: str) -> Credential | None:
+        """A profile of ``namespace``, one that may manage functions if there is one."""
+        found = [each for each in self._by_access_key.values() if each.namespace == namespace]
+        found.sort(key=lambda each: not each.functions)
+        return found[0] if found else None
+
     def find(self, access_key: str) -> Credential | None:
         """The profile of ``access_key``, or None."""
         return self._by_access_key.get(access_key)

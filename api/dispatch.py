@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidRequest, MalformedRequest, ResourceNotFound
 from . import validation
 from .calls import Caller
-from .errors import UnknownOperationException
+from .errors import AccessDeniedException, UnknownOperationException
 from .operations.batches import batch_get_item, batch_write_item
 from .operations.items import delete_item, get_item, put_item, update_item
 from .operations.queries import query
@@ -34,9 +34,11 @@ from .operations.tables import (
 )
 from .operations.tables_tags import list_tags_of_resource, tag_resource, untag_resource
 from .operations.transactions import transact_get_items, transact_write_items
+from .operations.triggers import TRIGGER_OPERATIONS
 
 if TYPE_CHECKING:
     from ..actors.tables import Tables
+    from ..actors.triggers import Triggers
 
 Operation = Callable[["Tables", Caller, bytes], Awaitable[bytes]]
 
@@ -79,10 +81,15 @@ _STREAM_OPERATIONS: dict[str, Operation] = {
 class Dispatcher:
     """All operations on one node's tables."""
 
-    __slots__ = ("_item_operations", "_table_operations", "_tables")
+    __slots__ = ("_item_operations", "_is_open", "_table_operations", "_tables", "_triggers")
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(
+        self, tables: Tables, triggers: Triggers | None = None, *, is_open: bool = True
+    ) -> None:
+        """``is_open``: there are no credentials, so whoever is let in may do everything."""
         self._tables = tables
+        self._triggers = triggers
+        self._is_open = is_open
         self._item_operations = {
             _PREFIX + name: (name, operation) for name, operation in _ITEM_OPERATIONS.items()
         }
@@ -101,7 +108,7 @@ class Dispatcher:
         if found is None:
             operation = self._table_operations.get(target)
             if operation is None:
-                raise UnknownOperationException()
+                return await self._dispatch_trigger(target, body, caller)
             return await operation(self._tables, caller, body)
         name, operation = found
         try:
@@ -109,3 +116,14 @@ class Dispatcher:
         except (InvalidRequest, MalformedRequest, ResourceNotFound):
             validation.read(name, body)
             raise
+
+    async def _dispatch_trigger(self, target: str, body: bytes, caller: Caller) -> bytes:
+        """An operation of our own; what it does may run code."""
+        operation = TRIGGER_OPERATIONS.get(target)
+        if operation is None or self._triggers is None:
+            raise UnknownOperationException()
+        if not (self._is_open or caller.functions):
+            raise AccessDeniedException(
+                f"{target.partition('.')[2]} takes a profile that says millstream_functions = true"
+            )
+        return await operation(self._triggers, caller, body)

@@ -93,7 +93,48 @@ def build() -> tuple[Parser, dict[str, Parser]]:
         "--log-dirs", metavar="DIR,DIR,...", help="the log directories that it is served with"
     )
     scrub.add_argument("--walk", action="store_true", help=argparse.SUPPRESS)
-    return parser, {"serve": serve, "demo": demo, "scrub": scrub}
+    triggers = _add_triggers(children)
+    return parser, {"serve": serve, "demo": demo, "scrub": scrub, "triggers": triggers}
+
+
+def _add_triggers(children: Any) -> Parser:
+    triggers: Parser = children.add_parser(
+        "triggers",
+        help="look after the triggers of a running node",
+        description="List, pause, resume, replay and mend the triggers of a running node.",
+        epilog="Requests are signed with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, if set; a "
+        "node with credentials wants those of a profile with millstream_functions = true.",
+        allow_abbrev=False,
+    )
+    actions = triggers.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, what in (
+        ("list", "every trigger, its state and what it has done"),
+        ("pause", "stop calling the handler; its position is kept"),
+        ("resume", "go on where it was paused"),
+        ("reset", "go on from another place in the stream (a replay)"),
+        ("delete", "remove the mapping with its positions"),
+        ("failures", "batches that were given up"),
+        ("redrive", "give failed batches to the handler again"),
+    ):
+        action = actions.add_parser(name, help=what, description=what, allow_abbrev=False)
+        if name != "list":
+            action.add_argument("name", metavar="NAME", help="the trigger's name, or its UUID")
+        if name == "reset":
+            action.add_argument(
+                "--position",
+                required=True,
+                metavar="PLACE",
+                help="TRIM_HORIZON, LATEST or a time (ISO 8601)",
+            )
+        if name == "redrive":
+            action.add_argument("--batch", metavar="ID", help="this batch only")
+        action.add_argument(
+            "--endpoint",
+            default="http://127.0.0.1:8000",
+            metavar="URL",
+            help="where the node listens (default: http://127.0.0.1:8000)",
+        )
+    return triggers
 
 
 def _add_setting(add: Callable[..., Any], setting: Setting) -> None:

@@ -46,7 +46,9 @@ class Refused(Exception):
 class Client:
     """Calls operations at ``endpoint`` with the given key pair."""
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str) -> None:
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, region: str = REGION
+    ) -> None:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{endpoint} is not an endpoint like http://127.0.0.1:8000")
@@ -56,12 +58,16 @@ class Client:
         self._host_header = parts.netloc.rpartition("@")[2].encode()
         self._access_key = access_key
         self._secret_key = secret_key
+        self._region = region
         #: This thread's connection, and all of them, so that ``close`` finds them.
         self._local = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        """The answer to one request. Throttling is waited out; raises ``Refused``, ``OSError``."""
+        """The answer to one request. Throttling is waited out; raises ``Refused``, ``OSError``.
+
+        ``operation`` is DynamoDB's name, or a whole target (with a dot).
+        """
         payload = msgspec.json.encode(members)
         for attempt in range(ATTEMPTS_MAX):
             status, answer = self._post(operation, payload)
@@ -90,6 +96,7 @@ class Client:
         self._local = threading.local()
 
     def _post(self, operation: str, payload: bytes) -> tuple[int, dict[str, Any]]:
+        target = operation if "." in operation else f"DynamoDB_20120810.{operation}"
         request = Request(
             b"POST",
             b"/",
@@ -97,11 +104,11 @@ class Client:
             {
                 b"host": self._host_header,
                 b"content-type": b"application/x-amz-json-1.0",
-                b"x-amz-target": b"DynamoDB_20120810." + operation.encode(),
+                b"x-amz-target": target.encode(),
             },
             payload,
         )
-        signed = sign(request, self._access_key, self._secret_key, REGION, time.time())
+        signed = sign(request, self._access_key, self._secret_key, self._region, time.time())
         headers = {name.decode(): value.decode() for name, value in signed.items()}
         connection = self._connection()
         try:
