@@ -151,8 +151,9 @@ class MappingRunner:
 
     async def _watch(self) -> None:
         while True:
-            await self._tools.streams.moved.park()
+            # Before waiting, too: it may have happened before this task was there to be told.
             self._bell.set()
+            await self._tools.streams.moved.park()
 
     # One shard.
 

@@ -248,8 +248,9 @@ class ShardPoller:
     async def _watch(self) -> None:
         """Ring when the log has grown or the stream has changed."""
         while True:
-            await self._tools.streams.wait_growth(self._current()[1])
+            # Before waiting, too: it may have happened before this task was there to be told.
             self.ring()
+            await self._tools.streams.wait_growth(self._current()[1])
 
     def _current(self) -> tuple[Stream, Shard]:
         """Stream and shard as they are now: the shard may have been closed meanwhile."""

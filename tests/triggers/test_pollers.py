@@ -1,0 +1,46 @@
+"""Pollers and what happens beside them at the wrong moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from millstream.actors.mapping_runner import MappingRunner
+from millstream.actors.shard_poller import ShardPoller
+from millstream.database import Database, open_database
+
+
+@pytest.mark.parametrize("watcher", [ShardPoller, MappingRunner])
+async def test_what_happens_before_the_watcher_is_there_is_not_missed(
+    watcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is started runs some time later: as late as this, in the worst case."""
+    seen: list[str] = []
+    opened: list[Database] = []
+
+    async def see(event: Any, context: Any) -> None:
+        seen.extend(record["dynamodb"]["Keys"]["id"]["S"] for record in event["Records"])
+
+    watch = watcher._watch
+
+    async def late(self: Any) -> None:
+        (db,) = opened
+        if watcher is MappingRunner:
+            await db.disable_stream("orders")
+            await db.enable_stream("orders")
+        await db.table("orders").put({"id": "early"})
+        monkeypatch.undo()
+        await watch(self)
+
+    monkeypatch.setattr(watcher, "_watch", late)
+    async with open_database() as db:
+        opened.append(db)
+        await db.create_table("orders", partition_key="id", stream="NEW_IMAGE")
+        await db.add_trigger("orders", see)
+        with trio.fail_after(5):
+            while "early" not in seen:
+                await trio.testing.wait_all_tasks_blocked()
+                await db.drain()
