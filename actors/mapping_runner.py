@@ -83,14 +83,16 @@ class MappingRunner:
         )
 
     def positions(self) -> dict[str, tuple[int, int]]:
-        """Shard id -> (the sequence that is done, the end of what is committed), of those read."""
+        """Shard id -> (the sequence up to which it is done, the end of what is committed)."""
         streams = self._tools.streams
         found = {}
         for stream in self._streams():
             for shard in stream.shards:
                 poller = self._pollers.get(shard.shard_id)
-                if poller is not None:
-                    found[shard.shard_id] = (poller.position, streams.end_sequence(shard))
+                if shard.shard_id not in self._done:
+                    first = streams.first_sequence(shard)
+                    done = first - 1 if poller is None else poller.position
+                    found[shard.shard_id] = (done, streams.end_sequence(shard))
         return found
 
     def adopt(self, settings: MappingSettings) -> bool:

@@ -154,8 +154,10 @@ class ShardPoller:
         self._versions: dict[int, int] = {}
         self._learn_versions(row.lane for row in rows)
         begin = self._machine.start_position() + 1 if rows else 0
+        #: The sequence that was the first to be read.
+        self._begin = max(begin, 0 if rows else tools.streams.first_sequence(shard))
         #: The sequence to read from.
-        self._next = max(begin, 0 if rows else tools.streams.first_sequence(shard))
+        self._next = self._begin
         self._is_caught_up = False
         self._bell = trio.Event()
         #: Rows to be stored, by lane; ``_storing`` while some are on their way.
@@ -181,8 +183,10 @@ class ShardPoller:
 
     @property
     def position(self) -> int:
-        """The sequence up to which all records are done."""
-        return self._machine.position
+        """The sequence up to which everything is done."""
+        if self._machine.is_idle:
+            return self._next - 1
+        return max(self._machine.position, self._begin - 1)
 
     @property
     def next_sequence(self) -> int:

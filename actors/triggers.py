@@ -38,6 +38,7 @@ from ..lambdas.settings import Mapping, MappingSettings, check_settings
 from ..lambdas.trigger import Trigger
 from ..model.schema import Status, TableChange
 from ..streams.definition import Stream
+from ..streams.sequence import lsn_of
 from .catalog import MAPPING_ENTRY, Catalog
 from .destinations import FailedBatch
 from .mapping_runner import MappingRunner, Source, starting_rows
@@ -69,7 +70,7 @@ class StoredMapping(msgspec.Struct, frozen=True):
 class MappingStatistics(msgspec.Struct, frozen=True):
     """What a mapping has done since the start, and how far it is.
 
-    ``lag`` is the number of log entries behind, summed over its shards.
+    ``lag`` is the number of log entries behind, summed over its shards; also of what does not run.
     """
 
     name: str
@@ -170,12 +171,9 @@ class Triggers:
 
     def _statistics(self, mapping: Mapping) -> MappingStatistics:
         counters = self._counters.get(mapping.uuid) or Counters()
-        runner = self._runners.get(mapping.uuid)
-        positions = {} if runner is None else runner.positions()
         lag = sum(
-            max(0, end // 1_000_000 - done // 1_000_000 - 1)
-            for done, end in positions.values()
-            if done
+            max(0, lsn_of(end) - lsn_of(done) - 1)
+            for done, end in self._positions(mapping.uuid).values()
         )
         return MappingStatistics(
             mapping.name,
@@ -187,6 +185,21 @@ class Triggers:
             lag,
             mapping.last_processing_result,
         )
+
+    def _positions(self, uuid: str) -> dict[str, tuple[int, int]]:
+        """Shard id -> (the sequence up to which it is done, the end of what is committed)."""
+        runner = self._runners.get(uuid)
+        if runner is not None:
+            return runner.positions()
+        streams, checkpoints = self._tools.streams, self._tools.checkpoints
+        found = {}
+        for stream in self._streams(self._stored[uuid].source):
+            for shard in stream.shards:
+                rows = checkpoints.load(uuid, shard.shard_id)
+                first = streams.first_sequence(shard)
+                done = max((row.floor for row in rows), default=first - 1)
+                found[shard.shard_id] = (max(done, first - 1), streams.end_sequence(shard))
+        return found
 
     def _state(self, stored: StoredMapping) -> str:
         mapping = stored.mapping

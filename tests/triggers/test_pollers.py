@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +45,39 @@ async def test_what_happens_before_the_watcher_is_there_is_not_missed(
             while "early" not in seen:
                 await trio.testing.wait_all_tasks_blocked()
                 await db.drain()
+
+
+async def test_lag_tells_how_far_a_mapping_is_behind(tmp_path: Path) -> None:
+    broken = [False]
+
+    async def handler(event: Any, context: Any) -> None:
+        if broken[0]:
+            raise ValueError
+
+    def lag(db: Database) -> int:
+        (statistics,) = db.triggers.statistics()
+        return statistics.lag
+
+    for start in range(2):
+        async with open_database(tmp_path / "data") as db:
+            if start == 0:
+                await db.create_table("orders", partition_key="id")
+            await db.add_trigger("orders", handler, name="h")
+            await db.drain()
+            # After a restart the log has entries that no handler is ever told of.
+            assert lag(db) == 0
+            await db.table("orders").put({"id": str(start)})
+            await db.drain()
+            assert lag(db) == 0
+    async with open_database() as db:
+        broken[0] = True
+        orders = await db.create_table("orders", partition_key="id")
+        await db.add_trigger("orders", handler, name="h")
+        await db.drain()
+        for number in range(3):
+            await orders.put({"id": str(number)})
+        assert lag(db) >= 3
+        await db.triggers.pause("h")
+        assert lag(db) >= 3
+        await db.triggers.reset("h", "LATEST")
+        assert lag(db) == 0
