@@ -67,6 +67,8 @@ CONNECTIONS_SETTING_MAX = 65_535
 REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024 + 64 * 1024
 HTTP_HEAD_BYTES_MAX = 32 * 1024
 HTTP_HEADERS_MAX = 100
+# Of one connection: operations and lengths of bodies make heads of a few sizes. 2 KB each.
+HTTP_TEMPLATES_MAX = 8
 HTTP_CHUNK_LINE_BYTES_MAX = 256
 HTTP_TRAILER_BYTES_MAX = 8 * 1024
 # What a chunked body above the usual limit may grow before its size is judged again.

@@ -12,9 +12,10 @@ connection is to be closed behind its answer. After a ``Request`` there is no ot
 ``respond`` was called: so the answers of a pipelining client are in order, and what it has sent
 meanwhile waits here. The events depend on the bytes alone and never on where the stream was cut.
 
-The head is judged by llhttp (through httptools). Where the head ends is found here, so that its
-size is exact and llhttp never runs into the next request; the body's frame is read here too, since
-a Content-Length body is then one slice.
+The head is judged by llhttp (through httptools), or is recognised as a repetition of one that was
+(``heads.py``). Where the head ends is found here, so that its size is exact and llhttp never runs
+into the next request; the body's frame is read here too, since a Content-Length body is then one
+slice.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ from ..limits import (
     HTTP_CHUNK_LINE_BYTES_MAX,
     HTTP_HEAD_BYTES_MAX,
     HTTP_HEADERS_MAX,
+    HTTP_TEMPLATES_MAX,
     HTTP_TRAILER_BYTES_MAX,
     JUDGED_STEP_BYTES,
     REQUEST_BODY_BYTES_MAX,
 )
 from .codings import accepts_gzip, compress
 from .errors import BadRequestException, RequestEntityTooLarge, RequestHeaderTooLarge, WireError
+from .heads import Template, template_of
 
 AMZ_JSON = b"application/x-amz-json-1.0"
 CONTINUE_BYTES = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -179,6 +182,7 @@ class Connection:
         "_parser",
         "_preambles",
         "_request_headers",
+        "_templates",
         "_trailer_bytes",
         "_url",
         "_version",
@@ -213,6 +217,8 @@ class Connection:
         # How much its chunks may be in all before the judge is asked (again).
         self._chunks_allowed = REQUEST_BODY_BYTES_MAX
         self._trailer_bytes = 0
+        # By size, the heads that later ones are probably like.
+        self._templates: dict[int, Template] = {}
         # None where llhttp has lost its place; the next request gets a new one.
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
 
@@ -333,6 +339,14 @@ class Connection:
 
     def _read_head(self) -> Event | None:
         """None once the head is complete and the phase has moved on."""
+        if self._templates and not self._head_bytes:
+            start = self._at
+            end = self._data.find(_END_OF_HEAD, start) + 4
+            template = self._templates.get(end - start)
+            if template is not None:
+                headers = template.read(self._data, start)
+                if headers is not None:
+                    return self._begin_known(headers, end)
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
@@ -355,9 +369,42 @@ class Connection:
                 return self.refuse(BadRequestException("The request is not valid HTTP."))
             if len(part) > room:
                 return self.refuse(RequestHeaderTooLarge("The request's headers are too large."))
-            if not self._head_complete:
-                self._head_tail = (self._head_tail + part[-3:])[-3:]
+            self._remember(part)
         return self._begin_request(parser)
+
+    def _remember(self, part: bytes) -> None:
+        """What is to be known later of a part of a head that llhttp has read."""
+        if not self._head_complete:
+            self._head_tail = (self._head_tail + part[-3:])[-3:]
+        elif len(part) == self._head_bytes:
+            template = template_of(part, self._headers)
+            if template is not None:
+                if len(self._templates) == HTTP_TEMPLATES_MAX:
+                    self._templates.clear()
+                self._templates[len(part)] = template
+
+    def _begin_known(self, headers: dict[bytes, bytes], end: int) -> Event | None:
+        """``_begin_request`` for a head that is like an earlier one; the request, if all is here.
+
+        llhttp sees nothing of it.
+        """
+        self._parser = None
+        self._request_headers = headers
+        self._method, self._version, self._keep_alive = b"POST", "1.1", True
+        length = int(headers.get(b"content-length", b"0"))
+        payload = self._data[end : end + length]
+        if len(payload) == length:
+            self._at = end + length
+            self.phase = _RESPONSE
+            return Request(b"POST", b"/", None, headers, payload)
+        self._at = end
+        self._head_complete = True
+        self._headers, self._url = headers, b"/"
+        self._body_left = length
+        if length > REQUEST_BODY_BYTES_MAX:
+            return self.refuse(RequestEntityTooLarge())
+        self.phase = _BODY
+        return None
 
     def _end_of_head(self, data: bytes, start: int) -> int:
         """Where the head ends in ``data``, its blank line included; all of it, if not there."""
