@@ -183,15 +183,24 @@ def _read_decoded(ref: TableRef, plan: Plan, page: Page) -> bytes | None:
 
 def _answer(plan: Plan, page: Page, capacity: bytes | None) -> bytes:
     """The JSON answer. ``capacity`` is the ConsumedCapacity member, if asked for."""
-    parts = [b'{"Count":%d,"ScannedCount":%d' % (page.count, page.scanned)]
-    if not plan.counting:
-        parts += (b',"Items":[', b",".join(page.bodies), b"]")
-    if page.last is not None:
-        parts += (b',"LastEvaluatedKey":', encode_item(_last_key(plan, page.last)))
+    before = b'{"Count":%d,"ScannedCount":%d' % (page.count, page.scanned)
+    after = b"}"
     if capacity is not None:
-        parts += (b",", capacity)
-    parts.append(b"}")
-    return b"".join(parts)
+        after = b"," + capacity + after
+    if page.last is not None:
+        after = b',"LastEvaluatedKey":' + encode_item(_last_key(plan, page.last)) + after
+    if plan.counting:
+        return before + after
+    before += b',"Items":['
+    after = b"]" + after
+    bodies = page.bodies
+    if not bodies:
+        return before + after
+    # One join with the first and the last spliced: joining the whole once more would copy it again.
+    first = bodies[0]
+    bodies[0] = before + first
+    bodies[-1] += after
+    return b",".join(bodies)
 
 
 def _last_key(plan: Plan, last: bytes) -> Item:

@@ -40,6 +40,8 @@ SLICE_BYTES = 480
 PREFIX_BYTES = 12
 _WHOLE = b"\x00"  # The tag of a key that ends with its slice.
 _LAYER = b"\x01"  # The tag of a slice that goes on in a layer.
+_SLICE = slice(PREFIX_BYTES, None)
+_LONG_BYTES = PREFIX_BYTES + SLICE_BYTES  # Of a physical key that is tagged.
 _TAGGED_BYTES = PREFIX_BYTES + SLICE_BYTES + 1
 
 # Tree 0 is the store's own: its layer 0 holds the caller's meta, layer 1 the rows below and the
@@ -130,10 +132,11 @@ class LmdbReader:
             if not found:
                 return
             for raw, value in rows:
-                if not start <= raw < stop:
+                # The cursor began inside of the other bound.
+                if (raw < start) if reverse else (raw >= stop):
                     return
-                if len(raw) < PREFIX_BYTES + SLICE_BYTES:
-                    yield (head + raw[PREFIX_BYTES:] if head else raw[PREFIX_BYTES:]), value
+                if len(raw) < _LONG_BYTES:
+                    yield (head + raw[_SLICE] if head else raw[_SLICE]), value
                 elif _is_pointer(raw):
                     yield from self._walk(
                         tree,
