@@ -393,7 +393,7 @@ class Connection:
         self._method, self._version, self._keep_alive = b"POST", "1.1", True
         length = int(headers.get(b"content-length", b"0"))
         payload = self._data[end : end + length]
-        if len(payload) == length:
+        if len(payload) == length <= REQUEST_BODY_BYTES_MAX:
             self._at = end + length
             self.phase = _RESPONSE
             return Request(b"POST", b"/", None, headers, payload)

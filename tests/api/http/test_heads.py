@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millstream.api.connection import Connection, Preambles, Request
 from millstream.api.heads import template_of
-from millstream.limits import HTTP_TEMPLATES_MAX
+from millstream.limits import HTTP_TEMPLATES_MAX, REQUEST_BODY_BYTES_MAX
 
 LINES = (
     b"POST / HTTP/1.1",
@@ -173,3 +173,12 @@ def test_where_the_stream_is_cut_makes_no_difference(cut: int, more: int) -> Non
     assert isinstance(event, Request)
     assert event.payload == b"{}"
     assert event.headers[b"host"] == b"localhost:8000"
+
+
+def test_a_body_that_is_too_large_is_refused_although_it_is_all_here() -> None:
+    size = REQUEST_BODY_BYTES_MAX + 1
+    head = HEAD.replace(b"Length: 2", b"Length: %d" % size)
+    known = connection()
+    read(known, head.replace(b"%d" % size, b"%08d" % 2) + b"{}")
+    known.respond(200, b"", "id")
+    assert read(known, head + bytes(size)).error.status == 413
