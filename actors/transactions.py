@@ -18,7 +18,8 @@ forget        the row's removal                    nothing
 ============  ===================================  ==============================================
 
 Callers wait through it all even when they are cancelled (it takes a few syncs); what they asked is
-then not half known to themselves.
+then not half known to themselves. One that is driven by hand (``host.by_hand``) is in no task while
+a single partition decides, and is led into one where there is more to wait for.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ..errors import (
 )
 from ..expressions import compile_expressions
 from ..host.buggify import buggify
+from ..host.by_hand import is_driven
 from ..limits import (
     TOKEN_MILLISECONDS_MAX,
     TOKEN_SWEEP_ROWS,
@@ -184,15 +186,48 @@ class Coordinator:
                 return Outcome(True, (), replayed=True)
             used = Token(token, request_hash, self._now_ms())
             self._running[token] = request_hash
+        try:
+            if is_driven():
+                outcome = await self._write_at_once(actions, used, hops)
+                if outcome is not None:
+                    return outcome
+            return await self._write_shielded(actions, used, hops)
+        finally:
+            if token is not None:
+                del self._running[token]
+
+    async def _write_at_once(
+        self,
+        actions: Sequence[tuple[PartitionActor, Action]],
+        token: Token | None,
+        hops: int,
+    ) -> Outcome | None:
+        """The first attempt for a caller that is driven by hand, if one partition decides alone.
+
+        Nobody can cancel such a caller, so that no shield is needed. None: nothing has been done
+        yet, and from here on the caller is in a task, where it may wait in all of trio's ways.
+        """
+        parts = _parts(actions)
+        if len(parts) == 1:
+            outcome = await self._attempt(parts, len(actions), token, hops)
+            if not _has_only_met_others(outcome, actions):
+                return outcome
+        await trio.lowlevel.checkpoint()
+        return None
+
+    async def _write_shielded(
+        self,
+        actions: Sequence[tuple[PartitionActor, Action]],
+        token: Token | None,
+        hops: int,
+    ) -> Outcome:
         shield = trio.CancelScope(shield=True)
         self._shields[shield] = None
         try:
             with shield:
-                return await self._write(actions, used, hops)
+                return await self._write(actions, token, hops)
         finally:
             del self._shields[shield]
-            if token is not None:
-                del self._running[token]
         raise OutcomeUnknown("The node has ended")
 
     def abandon(self) -> None:
