@@ -106,6 +106,7 @@ class FakeTables:
         *,
         token: str | None = None,
         request_hash: bytes = b"",
+        hops: int = 0,
     ) -> Outcome:
         self.calls += 1
         if token is not None:
