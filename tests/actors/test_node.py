@@ -18,6 +18,7 @@ from millstream.errors import (
     DirectoryInUse,
     ResourceInUse,
     ResourceNotFound,
+    Throttled,
     Unavailable,
 )
 from millstream.model.schema import Projection, Status, TableChange
@@ -334,3 +335,16 @@ async def test_a_tree_that_was_away_before_its_first_flush_is_made_again(tmp_pat
         found = node.tables.find("", "t")
         assert found is not None
         assert len(bodies(found)) == 4
+
+
+async def test_an_index_that_is_removed_lifts_its_throttle(node: Node) -> None:
+    """A builder that has stopped for good holds writes up until its index goes."""
+    ref = await make_table(node, index("g", "a"))
+    command = put(ref, pk="1", a="x")
+    ref.partition_of(command.key).throttled_by.add("g")
+    with pytest.raises(Throttled, match="cannot keep up with the table: g"):
+        await ref.write(command)
+    await node.tables.change(TableChange(ref.table, delete_index="g"))
+    ref = await until_active(node)
+    await ref.write(command)
+    assert bodies(ref) == [command.body]
