@@ -86,8 +86,8 @@ class Streams:
         self._shard_ms = int(shard_seconds * 1000)
         #: (namespace, table, label) -> the stream as the catalog has it.
         self._streams: dict[tuple[str, str, str], Stream] = {}
-        #: Log -> the first LSN known to be within retention; only a place to search from.
-        self._horizons: dict[str, int] = {}
+        #: Log -> the first LSN that was within retention when last looked for, and its timestamp.
+        self._horizons: dict[str, tuple[int, int]] = {}
         #: Shard -> what it may be read to while its end is being committed.
         self._ceilings: dict[str, int] = {}
         #: Those who wait for a stream to begin, to end or to roll over.
@@ -129,11 +129,16 @@ class Streams:
     def horizon(self, log_id: str) -> int:
         """The first LSN of a log that is within retention, or the one to come."""
         engine = self._engine
-        first, tail = engine.first(log_id), engine.tail(log_id)
-        low = max(first, self._horizons.get(log_id, 0))
-        low = self._search(log_id, low, tail + 1, hlc_at(self._now_ms() - self.retention_ms))
-        self._horizons[log_id] = low
-        return low
+        limit = hlc_at(self._now_ms() - self.retention_ms)
+        lsn, timestamp = self._horizons.get(log_id, (0, 0))
+        first = engine.first(log_id)
+        if lsn >= first and timestamp >= limit:
+            return lsn
+        tail = engine.tail(log_id)
+        lsn = self._search(log_id, max(first, lsn), tail + 1, limit)
+        if lsn <= tail:
+            self._horizons[log_id] = (lsn, self._timestamp(log_id, lsn))
+        return lsn
 
     def _search(self, log_id: str, low: int, high: int, timestamp: int) -> int:
         """The first LSN in ``[low, high)`` whose entry is not older; ``high`` if all are."""
@@ -217,13 +222,9 @@ class Streams:
         return Page(changes, max(start, sequence_of(lsn)), is_end)
 
     def _refuse_trimmed(self, log_id: str, lsn: int) -> None:
-        # The horizon moves slowly, and looking for it costs reads: only where it may matter.
-        if lsn <= self._engine.tail(log_id):
-            limit = hlc_at(self._now_ms() - self.retention_ms)
-            if lsn < self._engine.first(log_id) or self._timestamp(log_id, lsn) < limit:
-                horizon = self.horizon(log_id)
-                if lsn < horizon:
-                    raise Trimmed(f"log {log_id} is kept from {horizon} on", horizon)
+        horizon = self.horizon(log_id)
+        if lsn < horizon:
+            raise Trimmed(f"log {log_id} is kept from {horizon} on", horizon)
 
     async def wait_growth(self, shard: Shard) -> None:
         """Return when the shard's log has grown, or the streams have changed: then look again."""
