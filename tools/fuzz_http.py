@@ -16,6 +16,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 PREFIX = "DynamoDB_20120810."
+
+
+def target_of(operation: str) -> str:
+    """The whole target: an operation of another service than DynamoDB itself is named with it."""
+    return operation if "." in operation else PREFIX + operation
+
 BOMB_BYTES = 1 << 30
 
 
@@ -54,7 +60,7 @@ class Door:
         )
         return [
             (b"Host", f"{self.host}:{self.port}".encode()),
-            (b"X-Amz-Target", (PREFIX + operation).encode()),
+            (b"X-Amz-Target", target_of(operation).encode()),
             (b"Content-Type", b"application/x-amz-json-1.0"),
             (b"X-Amz-Date", b"20260101T000000Z"),
             (b"Authorization", authorization.encode()),

@@ -11,6 +11,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from ..streams.iterators import encode_iterator
+
 TABLE = "fuzzed"
 COUNTED = "fuzzed-numbers"
 GLOBAL_INDEX = "by-group"
@@ -24,6 +26,7 @@ def tables() -> list[dict[str, Any]]:
         {
             "TableName": TABLE,
             "BillingMode": "PAY_PER_REQUEST",
+            "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
             "AttributeDefinitions": [
                 {"AttributeName": name, "AttributeType": kind}
                 for name, kind in (("pk", "S"), ("sk", "S"), ("group", "S"), ("rank", "N"))
@@ -101,6 +104,21 @@ def _puts(rng: random.Random) -> list[dict[str, Any]]:
     }
     return [{"PutRequest": {"Item": item}} for item in found.values()]
 
+
+def _stream_arn(rng: random.Random) -> str:
+    return f"{_arn(_name(rng))}/stream/2026-11-23T07:27:26.123"
+
+
+def _iterator(rng: random.Random) -> str:
+    """One that could be: of a shard, and of a place, that there may not be."""
+    shard = f"shardId-{rng.randrange(10**13):020d}-{rng.randrange(1 << 32):08x}"
+    return encode_iterator(
+        _name(rng), "2026-11-23T07:27:26.123", shard, rng.randrange(10**12), rng.randrange(10**13)
+    )
+
+
+_STREAMS = "DynamoDBStreams_20120810."
+_OURS = "Millstream_20261123."
 
 Maker = Callable[[random.Random], dict[str, Any]]
 
@@ -360,6 +378,41 @@ TABLE_REQUESTS: list[tuple[str, Maker]] = [
     ),
     ("UntagResource", lambda rng: {"ResourceArn": _arn(_name(rng)), "TagKeys": ["é"]}),
     ("ListTagsOfResource", lambda rng: {"ResourceArn": _arn(_name(rng))}),
+    (
+        "UpdateTable",
+        lambda rng: {
+            "TableName": _name(rng),
+            "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "OLD_IMAGE"},
+        },
+    ),
+    (
+        "UpdateTable",
+        lambda rng: {"TableName": _name(rng), "StreamSpecification": {"StreamEnabled": False}},
+    ),
+    (_STREAMS + "ListStreams", lambda rng: {"TableName": TABLE, "Limit": 5}),
+    (_STREAMS + "DescribeStream", lambda rng: {"StreamArn": _stream_arn(rng), "Limit": 3}),
+    (
+        _STREAMS + "GetShardIterator",
+        lambda rng: {
+            "StreamArn": _stream_arn(rng),
+            "ShardId": "shardId-00000001700000000000-cafecafe",
+            "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+            "SequenceNumber": "100000000000001000000",
+        },
+    ),
+    (
+        _STREAMS + "GetShardIterator",
+        lambda rng: {
+            "StreamArn": _stream_arn(rng),
+            "ShardId": "shardId-00000001700000000000-cafecafe",
+            "ShardIteratorType": "AT_TIMESTAMP",
+            "Timestamp": 1_700_000_000.5,
+        },
+    ),
+    (_STREAMS + "GetRecords", lambda rng: {"ShardIterator": _iterator(rng), "Limit": 10}),
+    (_OURS + "ListTriggers", lambda rng: {}),
+    (_OURS + "ResetTrigger", lambda rng: {"Name": "none", "Position": rng.choice(["LATEST", 1.5])}),
+    (_OURS + "RedriveTrigger", lambda rng: {"Name": "none", "BatchId": "none"}),
 ]
 
 
