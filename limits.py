@@ -244,9 +244,10 @@ HOPS_MAX = 255
 # (S); an invoker that cannot start a process is asked again after this long (S).
 HANDLER_CONFLICTS_MAX = 20
 INVOKER_RETRY_SECONDS = 0.5
-# Batches that were given up: asked for a place again after this long; listed at most for a mapping;
-# the event's text in a table's item, which holds 400 KB with the rest (S).
+# Batches that were given up: a destination is asked again after so long, then twice that and so on;
+# listed at most for a mapping; the event's text in a table's item, which holds 400 KB in all (S).
 DESTINATION_RETRY_SECONDS = 1.0
+DESTINATION_RETRY_SECONDS_MAX = 60.0
 FAILED_BATCHES_KEPT_MAX = 1000
 FAILURE_EVENT_BYTES_MAX = 350_000
 # Worker processes of one trigger (S: each costs some 15 MB).

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
 
 from ..errors import Corrupt, OutcomeUnknown, Throttled
 from ..lambdas.batches import LaneCheckpoint
-from ..limits import TRANSACTION_RETRY_SECONDS
+from ..limits import TRANSACTION_ACTIONS_MAX, TRANSACTION_RETRY_SECONDS
 from ..model.keys import encode_component, prefix_end, table_key
 from ..model.schema import HASH_SPACE_END, KeyAttribute, KeySchema, Partition, Status, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
@@ -107,6 +107,20 @@ class Checkpoints:
             if key not in kept
         ]
         await self._transact([*puts, *deletes])
+
+    async def sweep(self, is_known: Callable[[str, str], bool]) -> int:
+        """Remove the rows of mappings and shards that are no more; how many there were.
+
+        ``is_known`` says whether there are a mapping and a shard of it.
+        """
+        old = []
+        for key, row in self._partition.rows(CHECKPOINTS_TREE, b"", None):
+            mapping, _, shard_id = decode_item(row.body)["place"]["S"].partition("/")
+            if not is_known(mapping, shard_id):
+                old.append(Delete(key))
+        for begin in range(0, len(old), TRANSACTION_ACTIONS_MAX):
+            await self._transact(old[begin : begin + TRANSACTION_ACTIONS_MAX])
+        return len(old)
 
     async def _transact(self, actions: Sequence[Action]) -> None:
         # Doing it again is harmless: rows are replaced by the same rows.

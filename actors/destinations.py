@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import trio
 
-from ..errors import Corrupt, MillstreamError, Unavailable
+from ..errors import Corrupt, MillstreamError
 from ..host.host import Host
 from ..lambdas.batches import Discard
 from ..lambdas.discards import failure_document
@@ -24,6 +24,7 @@ from ..lambdas.results import Failed
 from ..lambdas.settings import Destination
 from ..limits import (
     DESTINATION_RETRY_SECONDS,
+    DESTINATION_RETRY_SECONDS_MAX,
     FAILED_BATCHES_KEPT_MAX,
     FAILURE_EVENT_BYTES_MAX,
 )
@@ -91,8 +92,7 @@ class Failures:
     ) -> None:
         """Keep a batch; durable in both places when this returns.
 
-        A destination that cannot take it is asked again, for ever: the lane waits. Raises
-        Unavailable if the node is stopping.
+        A destination that cannot take it is asked again, for ever: the lane waits.
         """
         document = failure_document(
             discard,
@@ -109,18 +109,18 @@ class Failures:
                 "errorType": failed.error_type,
                 "errorMessage": failed.message,
             }
+        pause = DESTINATION_RETRY_SECONDS
         while destination is not None:
             try:
                 await self._send(destination, namespace, batch, document, event)
                 break
-            except Unavailable:
-                raise
             except (MillstreamError, OSError) as error:
                 logger.error(
                     "a failed batch cannot be stored in %s %s: %s; trying again",
                     destination.kind, destination.name, error,
                 )  # fmt: skip
-                await trio.sleep(DESTINATION_RETRY_SECONDS)
+                await trio.sleep(pause)
+                pause = min(2 * pause, DESTINATION_RETRY_SECONDS_MAX)
         await self._list(batch)
 
     async def forget(self, mapping_id: str, batch_id: str) -> None:

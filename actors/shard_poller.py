@@ -366,9 +366,8 @@ class ShardPoller:
         except TransactionConflict:
             self._refuse_deposed(call.lane)
             raise
-        except Unavailable:
-            raise
         except MillstreamError as error:
+            # A condition that is false, a table that is gone: like an error of the handler's own.
             return Failed(type(error).__name__, str(error)), None
         self._learn_versions([call.lane])
         return result, checkpoint

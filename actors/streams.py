@@ -120,6 +120,10 @@ class Streams:
         """Every log that a stream still needs."""
         return {shard.log_id for stream in self._streams.values() for shard in stream.shards}
 
+    def shard_ids(self) -> set[str]:
+        """Every shard that there is."""
+        return {shard.shard_id for stream in self._streams.values() for shard in stream.shards}
+
     def holds(self) -> dict[str, int]:
         """Log -> the first LSN that is still to be kept for a stream."""
         return {log_id: self.horizon(log_id) for log_id in self.logs()}

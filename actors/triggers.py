@@ -118,6 +118,10 @@ class Triggers:
 
     async def start(self) -> None:
         """Run what can be run; to be called once, when functions can be found."""
+        shards = self._tools.streams.shard_ids()
+        await self._tools.checkpoints.sweep(
+            lambda uuid, shard_id: uuid in self._stored and shard_id in shards
+        )
         async with self._changing:
             for uuid in tuple(self._stored):
                 await self._settle(uuid)

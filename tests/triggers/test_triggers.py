@@ -404,3 +404,49 @@ async def test_the_decorated_function_stays_what_it_is() -> None:
     assert handler({}, None) == "plain"
     (trigger,) = triggers
     assert trigger.name.endswith("handler")
+
+
+async def test_a_table_that_is_gone_is_an_error_like_any_other() -> None:
+    """A handler that writes to it fails and is tried again; its mapping goes on."""
+    attempts = []
+
+    async def copy(event: Any, context: Any) -> None:
+        attempts.append(1)
+        context.transaction.put("copies", {"id": "a"})
+
+    async with open_database() as db:
+        orders = await table(db)
+        await db.add_trigger("orders", copy, name="copy", maximum_retry_attempts=1)
+        await orders.put({"id": "a"})
+        await db.drain()
+        (failed,) = db.triggers.failed_batches("copy")
+        assert failed.error_type == "ResourceNotFound"
+        copies = await table(db, "copies")
+        await orders.put({"id": "b"})
+        await db.drain()
+        assert await copies.get({"id": "a"}) == {"id": "a"}
+    assert len(attempts) == 3
+
+
+async def test_checkpoints_of_what_is_no_more_are_removed(tmp_path: Path) -> None:
+    async def see(event: Any, context: Any) -> None: ...
+
+    async with open_database(tmp_path / "data") as db:
+        orders = await table(db)
+        await db.add_trigger("orders", see, name="see")
+        await orders.put({"id": "a"})
+        await db.drain()
+        checkpoints = db._mappings._tools.checkpoints
+        rows = len(list(checkpoints._partition.rows(checkpoints_tree(), b"", None)))
+        assert rows == 1
+        # As if a crash had come between the mapping's removal and its rows'.
+        await db._mappings._catalog.remove_entry("mapping", db.triggers.list()[0].uuid)
+    async with open_database(tmp_path / "data") as db:
+        checkpoints = db._mappings._tools.checkpoints
+        assert not list(checkpoints._partition.rows(checkpoints_tree(), b"", None))
+
+
+def checkpoints_tree() -> int:
+    from millstream.actors.checkpoints import CHECKPOINTS_TREE
+
+    return CHECKPOINTS_TREE
