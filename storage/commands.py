@@ -22,8 +22,7 @@ from .rows import Row
 class Put(msgspec.Struct, frozen=True, tag=True):
     """Replace the item under ``key`` by ``item`` if ``condition`` holds.
 
-    ``body`` is ``item`` encoded, and what counts: ``item`` may have been let go. ``size_bytes`` is
-    its DynamoDB size. ``values`` are what the
+    ``body`` is ``item`` encoded; ``size_bytes`` its DynamoDB size. ``values`` are what the
     condition's placeholders stand for.
     """
 

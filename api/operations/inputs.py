@@ -196,13 +196,3 @@ def check_assigned_types(table: Table, update: Update, values: dict[str, Any]) -
                     f"{attribute.name} Expected: {attribute.kind} Actual: {found} "
                     f"IndexName: {index.name}"
                 )
-
-
-def let_go(item: Item) -> None:
-    """Forget what ``item`` was decoded to: it has been encoded and nobody looks at it again.
-
-    A write waits for its sync together with many others, each with some fifty objects. Freed now,
-    their memory serves the next request while it is in the processor's cache; freed in the end, it
-    has left the cache (an eighth of a PutItem's price, a sixth of a transaction's, measured).
-    """
-    item.clear()

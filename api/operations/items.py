@@ -41,7 +41,6 @@ from .inputs import (
     compile_request,
     find_table,
     item_key,
-    let_go,
     plain,
     projection_of,
     reader,
@@ -124,8 +123,6 @@ async def put_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
         request.expression_attribute_values or {},
         hops=caller.hops,
     )
-    if request.return_item_collection_metrics != "SIZE":
-        let_go(item)
     return await _write(tables, ref, request, command, item, None)
 
 
@@ -232,10 +229,7 @@ async def _write(
     key: Item,
     update: Update | None,
 ) -> bytes:
-    """Have ``command`` done and answer.
-
-    ``key`` holds at least the item's key attributes, where collection metrics are asked for.
-    """
+    """Have ``command`` done and answer. ``key`` holds at least the item's key attributes."""
     result = await ref.write(command)
     if isinstance(result, Refused):
         found = result.found

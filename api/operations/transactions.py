@@ -32,7 +32,7 @@ from ..requests import (
     TransactWriteItemsRequest,
 )
 from .consumed import add_write, collection_metrics
-from .inputs import check_scalar, compile_request, find_table, item_key, let_go, reader
+from .inputs import check_scalar, compile_request, find_table, item_key, reader
 from .transaction_actions import CheckedAction, check_action, command_of
 
 if TYPE_CHECKING:
@@ -67,10 +67,6 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
         token = f"{caller.namespace}/{token}"
         spelled = _spell(request.transact_items)
         request_hash = blake2b(spelled, digest_size=_HASH_BYTES).digest()
-    if request.return_item_collection_metrics != "SIZE":
-        for action in actions:
-            if isinstance(action.request, TransactPut):
-                let_go(action.request.item)
     outcome = await tables.transact_write(
         commands, token=token, request_hash=request_hash, hops=caller.hops
     )
