@@ -22,7 +22,7 @@ from .client import Job, Outcome, RequestFailed, Server
 from .processes import usage
 from .servers import prepare
 from .transfers import check_total, open_accounts, why_not
-from .workloads import STANDARD, TRANSFER_CONNECTIONS, WORKLOADS, Maker, Plan
+from .workloads import FIELD_BYTES, STANDARD, TRANSFER_CONNECTIONS, WORKLOADS, Maker, Plan
 
 FILL_CONNECTIONS = 16
 # A node flushes at the latest five seconds after a commit (NodeSettings).
@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True):
     warm_up_seconds: float = 2.0
     settle_seconds: float = SETTLE_SECONDS
     uniform: bool = False
+    field_bytes: int = FIELD_BYTES
     wrk: str | None = None
 
 
@@ -82,10 +83,12 @@ def run_job(job: Job) -> list[Outcome]:
     return msgspec.json.decode(result.stdout, type=list[Outcome])
 
 
-def fill(server: Server, first: int, records: int, seed: int) -> Outcome:
+def fill(
+    server: Server, first: int, records: int, seed: int, field_bytes: int = FIELD_BYTES
+) -> Outcome:
     """Put the records from ``first`` to ``records`` into the tables, which are made when ``first``
     is 0."""
-    plan = Plan("fill", records, seed, first)
+    plan = Plan("fill", records, seed, first, field_bytes=field_bytes)
     if first == 0:
         maker = Maker(plan)
         prepare(server, maker.create_tables(), maker.describe_tables())
@@ -161,7 +164,14 @@ class Comparison:
     def _job(self, workload: str, connections: int, seconds: float) -> list[Outcome]:
         options = self._options
         servers = self._able[workload]
-        plan = Plan(workload, options.records, options.seed, self._first, options.uniform)
+        plan = Plan(
+            workload,
+            options.records,
+            options.seed,
+            self._first,
+            options.uniform,
+            options.field_bytes,
+        )
         # New keys every time: an insert must insert, a repeated request might meet a cache.
         self._first += options.operations
         job = Job(plan, servers, connections, options.operations, seconds)

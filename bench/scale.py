@@ -3,7 +3,7 @@
 ``python -m millstream.bench.scale`` (``make bench BENCH=scale``) runs two nodes side by side, one
 with 10,000 items and one with many (``--items 10000000`` for the issue's bar, which takes a while),
 and reads and overwrites evenly drawn keys. The large file is read once beforehand, so that it is in
-the page cache if it fits.
+the page cache if it fits; ``--field-bytes`` makes items small enough for the machine's memory.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from .comparison import Comparison, Options, Sample, fill
 from .memory import disk_bytes, show_verdicts
 from .processes import free_memory_bytes
 from .servers import Ours
+from .workloads import FIELD_BYTES, FIELDS
 
 SMALL_ITEMS = 10_000
 # Tree and log of an item of 1 KB, with room for the log that is not trimmed yet.
-DISK_BYTES_PER_ITEM = 2_500
+DISK_BYTES_PER_ITEM = 2_500  # Less where fields are shorter.
 READS_SHARE_MIN = 0.80
 WRITES_SHARE_MIN = 0.60
 # By workload: what it is called, and the least share of the small table's rate.
@@ -77,6 +78,7 @@ def measure(
                     warm_up_seconds=0,
                     settle_seconds=options.settle_seconds if workload == "put" else 0,
                     uniform=True,
+                    field_bytes=options.field_bytes,
                 )
                 of_workload[name] += Comparison(one, (ours.server,), lambda _: None).measure()
     return samples
@@ -111,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """1 when a bar is missed, 2 when something failed."""
     parser = argparse.ArgumentParser(prog="python -m millstream.bench.scale", description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000, help="of the large table")
+    parser.add_argument(
+        "--field-bytes", type=int, default=FIELD_BYTES, help="of each of an item's ten fields"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="of one run at most")
     parser.add_argument("--operations", type=int, default=60_000, help="of one run at most")
@@ -126,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seconds=given.seconds,
         operations=given.operations,
         settle_seconds=given.settle_seconds,
+        field_bytes=given.field_bytes,
     )
     try:
         check_disk(given.directory, given.items)
@@ -135,9 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             small, large = Ours(work / "small"), Ours(work / "large")
             stack.callback(small.stop)
             stack.callback(large.stop)
-            fill(small.server, 0, SMALL_ITEMS, options.seed)
-            say(f"loading {given.items:,} items of 1 KB")
-            loaded = fill(large.server, 0, given.items, options.seed)
+            fill(small.server, 0, SMALL_ITEMS, options.seed, given.field_bytes)
+            say(f"loading {given.items:,} items of {FIELDS * given.field_bytes:,} bytes and keys")
+            loaded = fill(large.server, 0, given.items, options.seed, given.field_bytes)
             say(f"loaded in {loaded.elapsed_seconds:.0f} s; reading the file once")
             if not warm(work / "large"):
                 say("the file does not fit into the page cache: the bars do not apply")

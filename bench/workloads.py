@@ -28,7 +28,6 @@ TABLE = "usertable"
 SCAN_TABLE = "scantable"
 FIELDS = 10
 FIELD_BYTES = 100
-ITEM_BYTES_MIN = FIELDS * FIELD_BYTES
 QUERY_ITEMS = 50
 SCAN_ITEMS_MAX = 100
 ZIPF_CONSTANT = 0.99
@@ -71,13 +70,15 @@ CREATE_TABLES: tuple[dict[str, Any], ...] = (
 
 class Plan(msgspec.Struct, frozen=True):
     """What to generate. ``first`` is the number of the first new key that may be inserted;
-    ``uniform`` draws keys evenly instead of by Zipf's law."""
+    ``uniform`` draws keys evenly instead of by Zipf's law; each of an item's ten fields has
+    ``field_bytes``."""
 
     workload: str
     records: int
     seed: int
     first: int
     uniform: bool = False
+    field_bytes: int = FIELD_BYTES
 
     @property
     def collections(self) -> int:
@@ -92,6 +93,7 @@ class Maker:
         self.plan = plan
         self._draw = random.Random(f"{plan.seed}/{plan.workload}/{plan.first}")
         self._signer = Signer()
+        self._field_bytes = plan.field_bytes
         self._text = "".join(random.Random(plan.seed).choices(_LETTERS, k=1 << 16))
         self._new = itertools.count(plan.first)
         self._keys = self._even_keys() if plan.uniform else self._zipfian_keys()
@@ -114,8 +116,8 @@ class Maker:
     # Parts of requests, as JSON text: json.dumps would cost more than all the rest.
 
     def _value(self) -> str:
-        at = self._draw.randrange(len(self._text) - FIELD_BYTES)
-        return self._text[at : at + FIELD_BYTES]
+        at = self._draw.randrange(len(self._text) - self._field_bytes)
+        return self._text[at : at + self._field_bytes]
 
     def _fields(self) -> str:
         return "".join(f',"field{n}":{{"S":"{self._value()}"}}' for n in range(FIELDS))
@@ -138,7 +140,7 @@ class Maker:
 
     def _get(self, number: int) -> Request:
         body = f'{{"TableName":"{TABLE}","Key":{{"pk":{{"S":"user{number:012}"}}}}}}'
-        return self._request("GetItem", body, ITEM_BYTES_MIN)
+        return self._request("GetItem", body, FIELDS * self._field_bytes)
 
     def update(self) -> Operation:
         return (self._set(next(self._keys)),)
@@ -173,7 +175,7 @@ class Maker:
             f'{{"TableName":"{SCAN_TABLE}","KeyConditionExpression":"pk = :p",'
             f'"ExpressionAttributeValues":{{":p":{{"S":"fifty{collection}"}}}}}}'
         )
-        return (self._request("Query", body, QUERY_ITEMS * ITEM_BYTES_MIN),)
+        return (self._request("Query", body, QUERY_ITEMS * FIELDS * self._field_bytes),)
 
     def scan(self) -> Operation:
         """The first 1 to 100 items of a collection, evenly distributed."""
@@ -184,7 +186,7 @@ class Maker:
             f'"Limit":{limit},"ExpressionAttributeValues":'
             f'{{":p":{{"S":"hundred{collection}"}},":s":{{"N":"0"}}}}}}'
         )
-        return (self._request("Query", body, limit * ITEM_BYTES_MIN),)
+        return (self._request("Query", body, limit * FIELDS * self._field_bytes),)
 
     def scan_insert(self) -> Operation:
         number = next(self._new)
