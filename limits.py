@@ -261,6 +261,8 @@ CHANGES_PAGE_RECORDS = 128
 SNAPSHOT_SLICE_ROWS = 256
 SNAPSHOT_SLICE_BYTES = 256 * 1024
 CHANGES_POSITION_CHARACTERS_MAX = 256 * 1024
+# A trigger's name is stored with its mapping and told in every log line (S).
+TRIGGER_NAME_CHARACTERS_MAX = 512
 # Records read between two checkpoints (S: about 2 ms at 10 us each).
 STREAM_SLICE_RECORDS = 128
 

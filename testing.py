@@ -28,7 +28,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .actors.tables import ACCOUNT
 from .api.operations.tables_description import stream_arn, table_arn
@@ -42,14 +42,13 @@ from .model.keys import encode_component, table_key
 from .model.python_values import to_item
 from .model.schema import KeyAttribute, KeySchema
 from .model.values import Item, encode_item
-from .streams.definition import Shard, Stream, shard_id_of
+from .streams.definition import STREAM_VIEWS, Shard, Stream, StreamView, shard_id_of
 from .streams.records import Change, Renderer
 from .streams.sequence import sequence_of
 
 __all__ = ["ManualClock", "lambda_context", "stream_event"]
 
 Plain: TypeAlias = dict[str, Any]
-StreamView: TypeAlias = Literal["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"]
 
 _START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _REQUEST_ID: Final = "00000000-0000-4000-8000-000000000000"
@@ -148,6 +147,8 @@ def stream_event(
     """
     if new is not None or old is not None:
         changes = (*changes, _change_from(old, new))
+    if view not in STREAM_VIEWS:
+        raise InvalidRequest(f"view is one of {', '.join(STREAM_VIEWS)}, not {view!r}")
     images = [_images(change) for change in changes]
     names = [key] if isinstance(key, str) else list(key)
     at_ms = _milliseconds(at.timestamp())

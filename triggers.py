@@ -21,6 +21,7 @@ registry is given to ``open_database``, ``millstream serve --app`` or ``db.add_t
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,12 @@ import msgspec
 from .errors import InvalidRequest
 from .lambdas.settings import Destination, MappingSettings, check_settings
 from .lambdas.trigger import LOOP, PROCESS, THREAD, Trigger
-from .limits import FUNCTION_MEMORY_MB_DEFAULT, HANDLER_TIMEOUT_SECONDS_DEFAULT
+from .limits import (
+    FUNCTION_MEMORY_MB_DEFAULT,
+    HANDLER_TIMEOUT_SECONDS_DEFAULT,
+    TRIGGER_NAME_CHARACTERS_MAX,
+)
+from .streams.definition import STREAM_VIEWS
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 Pattern: TypeAlias = str | Mapping[str, Any]
@@ -114,6 +120,21 @@ def make_trigger(
         raise InvalidRequest(f"A handler is a function, not {handler!r}")
     if isolation not in (None, PROCESS):
         raise InvalidRequest(f"isolation is 'process' or nothing, not {isolation!r}")
+    if not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise InvalidRequest(f"timeout is a number of seconds above 0, not {timeout!r}")
+    if not isinstance(memory_limit_mb, int) or memory_limit_mb < 1:
+        raise InvalidRequest(
+            f"memory_limit_mb is a whole number from 1 up, not {memory_limit_mb!r}"
+        )
+    if stream_view not in STREAM_VIEWS:
+        raise InvalidRequest(
+            f"stream_view is one of {', '.join(STREAM_VIEWS)}, not {stream_view!r}"
+        )
+    name = name_of(handler) if name is None else name
+    if not isinstance(name, str) or not 0 < len(name) <= TRIGGER_NAME_CHARACTERS_MAX:
+        raise InvalidRequest(
+            f"The name of a trigger has 1 to {TRIGGER_NAME_CHARACTERS_MAX} characters"
+        )
     kind = isolation or (LOOP if inspect.iscoroutinefunction(handler) else THREAD)
     settings = MappingSettings(
         batch_size=batch_size,
@@ -131,7 +152,7 @@ def make_trigger(
     )
     check_settings(settings)
     return Trigger(
-        name=name or name_of(handler),
+        name=name,
         table=table,
         handler=handler,
         settings=settings,
@@ -152,11 +173,22 @@ def name_of(handler: Callable[..., Any]) -> str:
 
 
 def _patterns(given: Pattern | Sequence[Pattern]) -> tuple[str, ...]:
-    patterns = [given] if isinstance(given, str | Mapping) else given
-    return tuple(
-        pattern if isinstance(pattern, str) else msgspec.json.encode(pattern).decode()
-        for pattern in patterns
-    )
+    if isinstance(given, str | Mapping):
+        given = [given]
+    elif not isinstance(given, list | tuple):
+        raise InvalidRequest(f"filter is a pattern or a list of them, not {given!r}")
+    return tuple(_pattern(pattern) for pattern in given)
+
+
+def _pattern(pattern: Pattern) -> str:
+    if isinstance(pattern, str):
+        return pattern
+    if not isinstance(pattern, Mapping):
+        raise InvalidRequest(f"A pattern of filter is a dict or its JSON, not {pattern!r}")
+    try:
+        return msgspec.json.encode(pattern).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest(f"A pattern of filter has no JSON: {error}") from None
 
 
 def _destination(on_failure: OnFailure | None) -> Destination | None:
@@ -166,4 +198,6 @@ def _destination(on_failure: OnFailure | None) -> Destination | None:
         return Destination("table", on_failure)
     if isinstance(on_failure, os.PathLike):
         return Destination("directory", str(Path(on_failure).absolute()))
-    return Destination("callable", name_of(on_failure))
+    if callable(on_failure):
+        return Destination("callable", name_of(on_failure))
+    raise InvalidRequest(f"on_failure is a table, a directory or a function, not {on_failure!r}")

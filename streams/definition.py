@@ -9,6 +9,7 @@ The catalog keeps one entry a stream; streams outlive their tables by the retent
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -16,6 +17,8 @@ from ..errors import Corrupt, WrongFormat
 from ..model.schema import KeySchema
 
 STREAM_FORMAT = 1
+StreamView: TypeAlias = Literal["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"]
+STREAM_VIEWS: Final[tuple[str, ...]] = get_args(StreamView)
 
 
 class Shard(msgspec.Struct, frozen=True):

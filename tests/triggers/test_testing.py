@@ -43,9 +43,7 @@ async def real_events(clock: ManualClock, **options: Any) -> list[dict[str, Any]
         return {"state": {"seen": len(events)}}
 
     async with open_database(clock=clock) as db:
-        orders = await db.create_table(
-            "orders", partition_key="customer", sort_key=("number", int)
-        )
+        orders = await db.create_table("orders", partition_key="customer", sort_key=("number", int))
         await db.add_trigger("orders", see, **options)
         await orders.put(OLD)
         await orders.put(NEW)
@@ -106,6 +104,7 @@ def test_a_single_change_by_what_was_and_what_is() -> None:
         ([("MODIFY", {"id": "a"}, {"id": "b"})], {}, "leaves an item's key"),
         ([("INSERT", {"id": "a"})], {"key": ()}, "one attribute or two"),
         ([("INSERT", {"id": object()})], {}, "no form in DynamoDB"),
+        ([("INSERT", {"id": "a"})], {"view": "BOTH"}, "view is one of"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(changes: Any, options: Any, said: str) -> None:
