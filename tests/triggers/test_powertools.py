@@ -139,9 +139,7 @@ async def test_its_batch_processor_has_failures_retried_from_there_on() -> None:
     clock = ManualClock()
     async with open_database(clock=clock) as db:
         table = await db.create_table("items", partition_key="id")
-        await db.add_trigger(
-            "items", handler, name="h", window=1, report_batch_item_failures=True
-        )
+        await db.add_trigger("items", handler, name="h", window=1, report_batch_item_failures=True)
         for key in "abcdef":
             await table.put({"id": key})
         with clock.jumping(), trio.fail_after(10):
