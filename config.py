@@ -30,6 +30,7 @@ from .limits import (
     STREAM_RETENTION_SECONDS,
     STREAM_RETENTION_SECONDS_MAX,
     STREAM_SHARD_SECONDS,
+    STREAM_SHARD_SECONDS_MIN,
 )
 
 LOG_ENGINES = ("auto", "leveldb", "segments")
@@ -232,7 +233,8 @@ SETTINGS: tuple[Setting, ...] = (
         "how long a stream's records are kept",
     ),
     Setting(
-        "stream_shard_seconds", "SECONDS", _whole(60, STREAM_RETENTION_SECONDS_MAX),
+        "stream_shard_seconds", "SECONDS",
+        _whole(STREAM_SHARD_SECONDS_MIN, STREAM_RETENTION_SECONDS_MAX),
         "after how long a stream's shard is closed and a child goes on",
     ),
     Setting(

@@ -6,10 +6,12 @@ loose on it until the next SIGKILL at a random moment. Every second start has sm
 kills also hit rolling segments, compactions, flushes and trims; every tenth round begins with kills
 while the server starts. At the end ``millstream scrub`` must be content.
 
-There are two workloads. *items* is single writes and batches on a table with indexes (``load``),
+There are three workloads. *items* is single writes and batches on a table with indexes (``load``),
 *transactions* moves money between accounts in two tables of two partitions each (``transfers``):
 the total must be kept, every acknowledged transaction be wholly there and every other wholly there
-or not at all, no item may stay held, and a repeated token must do nothing twice.
+or not at all, no item may stay held, and a repeated token must do nothing twice. *triggers* has
+handlers follow a table's stream (``trigger_load``): plain ones must see every change, transactional
+ones count each once; worker processes are killed as well as the server.
 
 With three log directories, one of them is missing now and then for a round, and comes back as it
 was: what the others hold must do, and what it holds must not count. ``--million`` measures the
@@ -24,27 +26,37 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from .load import TABLE, Connection, Key, State, Writer, create_table, run_writers, verify
 from .server import Server, ServerFailed
 from .transfers import Bank
+from .trigger_load import Followed
 
 WRITERS = 8
 RESTART_SECONDS_MAX = 2.0
 SETTINGS = ("leveldb", "segments", "leveldb x 3", "segments x 3")
-WORKLOADS = ("items", "transactions")
+WORKLOADS = ("items", "transactions", "triggers")
 # What a transaction adds is the same in every log; one of each kind is enough by default.
 TRANSACTION_SETTINGS = ("leveldb", "segments x 3")
+TRIGGER_SETTINGS = ("leveldb", "segments")
+DEFAULT_SETTINGS = {
+    "items": SETTINGS,
+    "transactions": TRANSACTION_SETTINGS,
+    "triggers": TRIGGER_SETTINGS,
+}
+# A worker process ends when its node does, but not in the same moment.
+WORKER_END_SECONDS_MAX = 5.0
 
 
 class Worker(Protocol):
@@ -61,6 +73,9 @@ class Workload(Protocol):
 
     #: What the server is told besides.
     arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    #: Whether the server has worker processes, to be killed too.
+    kills_workers: bool
     #: How many things were in doubt after the crashes until now.
     doubtful: int
 
@@ -72,8 +87,11 @@ class Workload(Protocol):
         """Have clients work until ``stop`` is set or the server is gone."""
         ...
 
-    def verify(self, endpoint: str) -> tuple[int, list[str]]:
-        """How many items a server holds that has just come up, and what is wrong there."""
+    def verify(self, endpoint: str, *, is_last: bool) -> tuple[int, list[str]]:
+        """How many items a server holds that has just come up, and what is wrong there.
+
+        ``is_last``: after the last kill.
+        """
         ...
 
     def note(self) -> str:
@@ -85,6 +103,8 @@ class Items:
     """Single writes and batches by eight writers, on a table with indexes."""
 
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+    kills_workers = False
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -102,7 +122,7 @@ class Items:
             WRITERS,
         )
 
-    def verify(self, endpoint: str) -> tuple[int, list[str]]:
+    def verify(self, endpoint: str, *, is_last: bool = False) -> tuple[int, list[str]]:
         self.doubtful += sum(len(states) > 1 for each in self._beliefs for states in each.values())
         return verify(endpoint, self._beliefs)
 
@@ -117,6 +137,7 @@ class Outcome:
         self.setting = setting
         self.kills = 0
         self.kills_while_starting = 0
+        self.worker_kills = 0
         #: Rounds that ran without one of the log directories.
         self.absences = 0
         self.acknowledged = 0
@@ -143,11 +164,14 @@ class Crasher:
         self._setting = setting
         self._random = random.Random(f"{seed}/{setting}")
         self._rounds_seconds = rounds_seconds
-        self._workload: Workload = Bank(seed) if workload == "transactions" else Items(seed)
+        self._seed = seed
+        self._workload_name = workload
+        self._workload: Workload
 
     def run(self, folder: Path, kills: int, progress: Progress) -> Outcome:
         """``kills`` rounds on a data directory in ``folder``; ends at the first thing wrong."""
         outcome = self.outcome
+        self._workload = self._make_workload(folder)
         engine, _, copies = self._setting.partition(" x ")
         arguments = ["--data", str(folder / "data"), "--log-engine", engine]
         arguments += self._workload.arguments
@@ -159,7 +183,12 @@ class Crasher:
             if directories and number % 4 == 3:
                 away = self._take_away(self._random.choice(directories))
             small = number % 2 == 1
-            server = Server(arguments, folder / "server.log", small=small)
+            server = Server(
+                arguments,
+                folder / "server.log",
+                small=small,
+                environment=self._workload.environment,
+            )
             try:
                 if number % 10 == 5:
                     self._kill_while_starting(server)
@@ -188,21 +217,48 @@ class Crasher:
             workload.create(server.endpoint)
         else:
             outcome.restarts.append(seconds)
-        outcome.items, wrong = workload.verify(server.endpoint)
+        outcome.items, wrong = workload.verify(server.endpoint, is_last=is_last)
         outcome.doubtful = workload.doubtful
         outcome.wrong += wrong
         if wrong or is_last:
             return
         stop = threading.Event()
         workers = workload.start(server.endpoint, stop, number)
-        time.sleep(self._random.uniform(*self._rounds_seconds))
-        server.kill()
+        seconds = self._random.uniform(*self._rounds_seconds)
+        if workload.kills_workers:
+            self._kill_workers(server.process_id, seconds)
+            left = children_of(server.process_id)
+            server.kill()
+            outcome.wrong += outliving(left)
+        else:
+            time.sleep(seconds)
+            server.kill()
         outcome.kills += 1
         stop.set()
         for each in workers:
             each.join()
             outcome.acknowledged += each.acknowledged
             outcome.wrong += each.wrong
+
+    def _make_workload(self, folder: Path) -> Workload:
+        match self._workload_name:
+            case "transactions":
+                return Bank(self._seed)
+            case "triggers":
+                return Followed(self._seed, folder)
+            case _:
+                return Items(self._seed)
+
+    def _kill_workers(self, server: int, seconds: float) -> None:
+        """For so long, kill one of the server's processes now and then."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, self._random.uniform(0.05, 0.6)))
+            workers = children_of(server)
+            if workers:
+                with suppress(ProcessLookupError):
+                    os.kill(self._random.choice(workers), signal.SIGKILL)
+                    self.outcome.worker_kills += 1
 
     def _take_away(self, directory: Path) -> Path:
         directory.rename(directory.with_suffix(".away"))
@@ -220,6 +276,33 @@ class Crasher:
             time.sleep(self._random.uniform(0.05, 0.8))
             server.kill()
             self.outcome.kills_while_starting += 1
+
+
+def children_of(process_id: int) -> list[int]:
+    """The processes that a process has started (Linux; elsewhere none are found)."""
+    found: list[int] = []
+    for path in Path(f"/proc/{process_id}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return sorted(found)
+
+
+def outliving(process_ids: Sequence[int]) -> list[str]:
+    """One sentence for each worker process that does not end although its node has."""
+    deadline = time.monotonic() + WORKER_END_SECONDS_MAX
+    left = [number for number in process_ids if _is_running(number)]
+    while left and time.monotonic() < deadline:
+        time.sleep(0.01)
+        left = [number for number in left if _is_running(number)]
+    return [f"worker process {number} goes on without its node" for number in left]
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def title_of(setting: str, workload: str) -> str:
@@ -369,15 +452,16 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
     """The figures of every setting, and what was wrong."""
     print()
     print(
-        f"{'log':<26}{'kills':>7}{'starting':>10}{'copy away':>11}{'acknowledged':>14}"
-        f"{'in doubt':>10}{'items':>11}{'restart ms p50, max':>21}  verdict"
+        f"{'log':<26}{'kills':>7}{'starting':>10}{'workers':>9}{'copy away':>11}"
+        f"{'acknowledged':>14}{'in doubt':>10}{'items':>11}{'restart ms p50, max':>21}  verdict"
     )
     for outcome in outcomes:
         restarts = sorted(outcome.restarts) or [0.0]
         middle, worst = restarts[len(restarts) // 2] * 1000, restarts[-1] * 1000
         print(
             f"{outcome.setting:<26}{outcome.kills:>7}{outcome.kills_while_starting:>10}"
-            f"{outcome.absences:>11}{outcome.acknowledged:>14,}{outcome.doubtful:>10}{outcome.items:>11,}"
+            f"{outcome.worker_kills:>9}{outcome.absences:>11}"
+            f"{outcome.acknowledged:>14,}{outcome.doubtful:>10}{outcome.items:>11,}"
             f"{middle:>13.0f},{worst:>7.0f}  {'FAILED' if outcome.wrong else 'nothing lost'}"
         )
     for outcome in outcomes:
@@ -425,7 +509,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = [
         (setting, workload)
         for workload in found.workload or WORKLOADS
-        for setting in found.log or (SETTINGS if workload == "items" else TRANSACTION_SETTINGS)
+        for setting in found.log or DEFAULT_SETTINGS[workload]
     ]
     for setting, workload in runs:
         keep: list[bool] = []

@@ -81,11 +81,13 @@ class Connection:
         #: The client's port, by which a trace of the server knows the connection.
         self.port = int(self._http.sock.getsockname()[1])
 
-    def call(self, operation: str, members: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    def call(
+        self, operation: str, members: Mapping[str, Any], service: str = "DynamoDB_20120810"
+    ) -> tuple[int, dict[str, Any]]:
         """Status and answer. Raises OSError when the connection breaks: the outcome is unknown."""
         body = json.dumps(members).encode()
         headers = {
-            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+            "X-Amz-Target": f"{service}.{operation}",
             "Content-Type": "application/x-amz-json-1.0",
             # Without credentials the server takes any signature that looks like one.
             "Authorization": "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/dynamodb/"
@@ -105,9 +107,11 @@ class Connection:
         except ValueError as error:
             raise OSError("the answer is not JSON") from error
 
-    def get(self, operation: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    def get(
+        self, operation: str, members: Mapping[str, Any], service: str = "DynamoDB_20120810"
+    ) -> dict[str, Any]:
         """The answer to a request that must succeed."""
-        status, answer = self.call(operation, members)
+        status, answer = self.call(operation, members, service)
         if status != 200:
             raise AssertionError(f"{operation} answered {status}: {answer}")
         return answer

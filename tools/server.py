@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +23,8 @@ class ServerFailed(Exception):
 class Server:
     """One process after the other with the same ``arguments``; their logs go to ``log_path``.
 
-    ``small`` gives it small limits (see ``small_limits``); ``tracer`` is a command in front.
+    ``small`` gives it small limits (see ``small_limits``); ``tracer`` is a command in front,
+    ``environment`` what it gets besides this process's own.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Server:
         *,
         small: bool = False,
         tracer: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.arguments = tuple(arguments)
         self.log_path = log_path
         self.small = small
         self.tracer = tuple(tracer)
+        self.environment = dict(environment or {})
         self.endpoint = ""
         self._process: subprocess.Popen[str] | None = None
         self._began = 0.0
@@ -59,6 +62,7 @@ class Server:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")
         }
+        environment |= self.environment
         self._began = time.monotonic()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from .load import Connection
@@ -254,6 +255,8 @@ class Bank:
     """The transactional workload of ``crash``: accounts, clients and the audit after a crash."""
 
     arguments: tuple[str, ...] = ARGUMENTS
+    environment: Mapping[str, str] = {}
+    kills_workers = False
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -298,7 +301,7 @@ class Bank:
             client.start()
         return self._clients
 
-    def verify(self, endpoint: str) -> tuple[int, list[str]]:
+    def verify(self, endpoint: str, *, is_last: bool = False) -> tuple[int, list[str]]:
         """Audit a server that has just come up: the items there, and what is wrong."""
         books = self._books
         self.transactions += sum(client.transactions for client in self._clients)
