@@ -171,11 +171,16 @@ class Shard:
         return effects
 
     def _checkpoints(self) -> list[Checkpoint]:
-        """Rows of the lanes that have news. Only the last tells the floor that they all allow."""
+        """Rows of the lanes that have news. Only the last tells the floor that they all allow.
+
+        None is of a lane that is at work: it cannot have news.
+        """
         floor = self._floor_with({})
         indices = [index for index, lane in enumerate(self._lanes) if lane.has_news]
         if not indices and floor > self._floor:
-            indices = [0]
+            # Not for a lane that is at work: its handler's writes may be on their way together
+            # with a newer row, which this one would replace.
+            indices = [index for index, lane in enumerate(self._lanes) if not lane.is_busy][:1]
         given = []
         for index in indices:
             if index == indices[-1]:

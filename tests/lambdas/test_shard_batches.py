@@ -461,3 +461,45 @@ def test_nothing_passes_a_discard_that_is_not_stored_yet():
     shard.discarded(0, discard.batch_id)
     assert positions(shard.ready(0)) == [[2]]
     assert shard.position == 1
+
+
+# A row that is stored beside the work must not meet the one that is committed with it
+
+
+def test_no_row_is_given_out_for_a_lane_at_work():
+    """It would replace the newer row that is being committed with the handler's writes."""
+    first, second, third = keys_of_lanes(3)
+    shard = shard_of(
+        pulled(1, second), pulled(2, third), pulled(3, first), pulled(4, second),
+        parallelization_factor=3, batch_size=1,
+    )  # fmt: skip
+    calls = {call.lane: call for call in shard.ready(0)}
+    committed = {lane: shard.preview(lane, calls[lane].batch_id, None) for lane in (1, 2)}
+    for lane in (2, 1):
+        shard.finished(lane, calls[lane].batch_id, Success(), 0, committed=committed[lane])
+    # Up to 2 all is done, and no row says so yet; lane 0 is still at work.
+    effects = shard.ready(0)
+    assert [effect.lane for effect in effects if isinstance(effect, Checkpoint)] == [1]
+    assert [row.floor for row in rows(effects)] == [2]
+
+
+def test_where_every_lane_is_at_work_progress_is_told_later():
+    first, second, third = keys_of_lanes(3)
+    shard = shard_of(
+        pulled(1, second), pulled(2, third), pulled(3, first), pulled(4, second), pulled(5, third),
+        parallelization_factor=3, batch_size=1,
+    )  # fmt: skip
+    calls = {call.lane: call for call in shard.ready(0)}
+    rows_of = {lane: shard.preview(lane, calls[lane].batch_id, None) for lane in (1, 2)}
+    shard.finished(1, calls[1].batch_id, Success(), 0, committed=rows_of[1])
+    (again,) = shard.ready(0)
+    assert isinstance(again, Invoke)
+    shard.finished(2, calls[2].batch_id, Success(), 0, committed=rows_of[2])
+    found = shard.ready(0)
+    assert {effect.lane for effect in found if isinstance(effect, Checkpoint)} <= {2}
+    assert not shard.is_idle
+    run(shard)
+    for call in (calls[0], again, *(e for e in found if isinstance(e, Invoke))):
+        shard.finished(call.lane, call.batch_id, Success(), 0)
+    assert rows(run(shard))[-1].floor == 5
+    assert shard.is_idle
