@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import trio
 
-from ..errors import Corrupt, MillstreamError
+from ..errors import Corrupt, MillstreamError, OutcomeUnknown, Throttled
 from ..host.host import Host
 from ..lambdas.batches import Discard
 from ..lambdas.discards import failure_document
@@ -125,7 +125,8 @@ class Failures:
 
     async def forget(self, mapping_id: str, batch_id: str) -> None:
         """Take a batch off the list: it has been dealt with."""
-        await self._catalog.remove_entry(FAILED_ENTRY, f"{mapping_id}/{batch_id}")
+        name = f"{mapping_id}/{batch_id}"
+        await self._persist(lambda: self._catalog.remove_entry(FAILED_ENTRY, name))
         self._kept.get(mapping_id, {}).pop(batch_id, None)
 
     async def forget_mapping(self, mapping_id: str) -> None:
@@ -136,12 +137,24 @@ class Failures:
     async def _list(self, batch: FailedBatch) -> None:
         kept = self._kept.setdefault(batch.mapping_id, {})
         name = f"{batch.mapping_id}/{batch.batch_id}"
-        await self._catalog.save_entry(FAILED_ENTRY, name, msgspec.msgpack.encode(batch))
+        data = msgspec.msgpack.encode(batch)
+        # Doing it again is harmless: an entry is replaced by the same entry.
+        await self._persist(lambda: self._catalog.save_entry(FAILED_ENTRY, name, data))
         kept[batch.batch_id] = batch
         while len(kept) > FAILED_BATCHES_KEPT_MAX:
             oldest = self.of_mapping(batch.mapping_id)[0]
             logger.error("failed batch %s is no longer listed: there are too many", oldest.batch_id)
             await self.forget(batch.mapping_id, oldest.batch_id)
+
+    async def _persist(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step that may be done twice until it is known to be done."""
+        while True:
+            try:
+                await step()
+                return
+            except (OutcomeUnknown, Throttled) as error:
+                logger.warning("the list of failed batches is stored again: %s", error)
+                await trio.sleep(DESTINATION_RETRY_SECONDS)
 
     async def _send(
         self,
@@ -175,7 +188,7 @@ class Failures:
                 await trio.to_thread.run_sync(function, whole)
         except MillstreamError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _DestinationFailed(type(error).__name__) from error
 
     async def _put(

@@ -66,6 +66,8 @@ class MappingRunner:
         #: Shard id -> its poller, while it runs.
         self._pollers: dict[str, ShardPoller] = {}
         self._done: set[str] = set()
+        #: Shards that cannot be read; their children wait.
+        self._damaged: set[str] = set()
         self._scope = trio.CancelScope()
         self._bell = trio.Event()
         self.stopped = trio.Event()
@@ -139,7 +141,9 @@ class MappingRunner:
                 return [
                     (stream, shard)
                     for shard in waiting
-                    if shard.shard_id not in self._pollers and self._follows_done(stream, shard)
+                    if shard.shard_id not in self._pollers
+                    and shard.shard_id not in self._damaged
+                    and self._follows_done(stream, shard)
                 ]
         return []
 
@@ -160,7 +164,11 @@ class MappingRunner:
     # One shard.
 
     def _begin(self, nursery: trio.Nursery, stream: Stream, shard: Shard) -> None:
-        poller = self._poller(stream, shard)
+        try:
+            poller = self._poller(stream, shard)
+        except StorageError as error:
+            self._cannot_read(shard.shard_id, error)
+            return
         self._pollers[shard.shard_id] = poller
         nursery.start_soon(self._run_poller, stream, shard, poller)
 
@@ -191,18 +199,33 @@ class MappingRunner:
                 logger.info("%s stops with the node", name)
                 how = _STOPPED
             except* StorageError as group:
-                # This shard cannot be read on. Writers, and other mappings, go on.
-                self.counters.last_result = "PROBLEM: The stream is damaged"
-                logger.critical("%s: %s cannot be read: %s", name, shard_id, group.exceptions[0])
+                self._cannot_read(shard_id, group.exceptions[0])
                 how = _STOPPED
             if how is _STOPPED:
                 return
             if how is _DONE:
                 break
-            poller = self._pollers[shard_id] = self._poller(stream, shard)
+            # The poller that was deposed has ended: what it was committing is known.
+            try:
+                poller = self._pollers[shard_id] = self._poller(*self._newest(stream, shard))
+            except StorageError as error:
+                self._cannot_read(shard_id, error)
+                return
         self._done.add(shard_id)
         del self._pollers[shard_id]
         self._bell.set()
+
+    def _newest(self, stream: Stream, shard: Shard) -> tuple[Stream, Shard]:
+        """Stream and shard as they are now, as long as they are."""
+        now = self._tools.streams.find(stream.namespace, stream.table, stream.label)
+        same = None if now is None else now.shard(shard.shard_id)
+        return (stream, shard) if now is None or same is None else (now, same)
+
+    def _cannot_read(self, shard_id: str, error: Exception) -> None:
+        """This shard cannot be read on. Writers, and other mappings, go on."""
+        self._damaged.add(shard_id)
+        self.counters.last_result = "PROBLEM: The stream is damaged"
+        logger.critical("%s: %s cannot be read: %s", self._handler.name, shard_id, error)
 
 
 def starting_rows(

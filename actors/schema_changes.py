@@ -144,6 +144,8 @@ class SchemaChanges:
             ref = self.refs[table.namespace, table.name]
             if table.status in (Status.ACTIVE, Status.UPDATING):
                 self._serve(ref)
+            if table.status is Status.UPDATING and table.stream is None:
+                self.streams.will_end(table, table.schema_version - 1)
             if table.status is not Status.ACTIVE:
                 self._tasks.start(_STEPS + table.table_id, self._carry_out, ref)
         # Claims of all partitions share their syncs: wait only now.
@@ -198,7 +200,7 @@ class SchemaChanges:
                 for index in wanted.global_indexes
             )
         if change.enable_stream is not None:
-            label = stream_label(self._now_ms(), wanted.stream_label)
+            label = self._new_label(wanted.namespace, wanted.name, wanted.stream_label)
             fields["stream"] = StreamSettings(change.enable_stream, label)
             fields["stream_label"] = label
         elif change.disable_stream:
@@ -293,7 +295,8 @@ class SchemaChanges:
         count = new.partition_count or self._partitions_per_table
         stream = None
         if new.stream_view is not None:
-            stream = StreamSettings(new.stream_view, stream_label(self._now_ms(), None))
+            label = self._new_label(new.namespace, new.name, None)
+            stream = StreamSettings(new.stream_view, label)
         return Table(
             namespace=new.namespace,
             name=new.name,
@@ -323,6 +326,12 @@ class SchemaChanges:
             stream=stream,
             stream_label=None if stream is None else stream.label,
         )
+
+    def _new_label(self, namespace: str, name: str, last: str | None) -> str:
+        """A label above all that the table had, and removed tables of its name."""
+        labels = [stream.label for stream in self.streams.of_namespace(namespace, name)]
+        labels += [] if last is None else [last]
+        return stream_label(self._now_ms(), max(labels, default=None))
 
     def _design_index(
         self, index: NewIndex, tree: int, count: int, backfilling: bool
@@ -369,6 +378,8 @@ class SchemaChanges:
                 filled = True
             elif index.status is Status.DELETING:
                 await self._remove_index(ref, index)
+        if ref.table.stream is None:
+            self.streams.will_end(ref.table, ref.table.schema_version - 1)
         if not filled:
             await self._barrier(ref)
         if ref.table.stream is None:

@@ -22,6 +22,7 @@ import trio
 from ..errors import (
     MillstreamError,
     OutcomeUnknown,
+    Throttled,
     TransactionConflict,
     Trimmed,
     Unavailable,
@@ -250,9 +251,11 @@ class ShardPoller:
                 await self._bell.wait()
 
     async def _watch(self) -> None:
-        """Ring when the log has grown or the stream has changed."""
+        """Ring when the log has grown or the stream has changed.
+
+        Before each wait: what happened since the loop looked last would wake nobody.
+        """
         while True:
-            # Before waiting, too: it may have happened before this task was there to be told.
             self.ring()
             await self._tools.streams.wait_growth(self._current()[1])
 
@@ -286,8 +289,7 @@ class ShardPoller:
             if page.is_end or not moved:
                 self._is_caught_up = True
                 return
-            if page.changes:
-                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
 
     def _read(self, changes_max: int) -> Page:
         stream, shard = self._current()
@@ -323,15 +325,22 @@ class ShardPoller:
         counters, clock = self._counters, self._tools.clock
         committed: LaneCheckpoint | None = None
         result: Returned | Failed
-        for attempt in range(1, HANDLER_CONFLICTS_MAX + 1):
+        attempt = 0
+        while True:
             try:
                 result, committed = await self._attempt(call)
                 break
-            except TransactionConflict:
+            except (TransactionConflict, Throttled) as error:
+                attempt += 1
                 if attempt == HANDLER_CONFLICTS_MAX:
-                    result = Failed("TransactionConflict", "Other transactions are in the way")
+                    result = Failed(type(error).__name__, str(error))
                     break
                 await trio.sleep(TRANSACTION_PAUSE_SECONDS * attempt)
+            except Unavailable as error:
+                # Nothing has changed: a partition reads its log again, or the node is stopping,
+                # and then this will be cancelled. No fault of the handler's.
+                logger.warning("%s cannot commit now: %s", self._handler.name, error)
+                await trio.sleep(INVOKER_RETRY_SECONDS)
         counters.batches += 1
         if isinstance(result, Returned):
             self._last_failed[call.lane] = None
@@ -352,9 +361,12 @@ class ShardPoller:
     async def _attempt(self, call: Invoke) -> tuple[Returned | Failed, LaneCheckpoint | None]:
         """One invocation; if it used its transaction, committed with the checkpoint.
 
-        Raises TransactionConflict if another attempt may succeed.
+        Raises TransactionConflict, Throttled or Unavailable if another attempt may succeed.
         """
         transaction, result = await self._call(call)
+        if isinstance(result, Failed) and result.error_type == TransactionConflict.__name__:
+            # It was the handler that met the other transaction, when it read.
+            raise TransactionConflict(result.message)
         if isinstance(result, Failed) or transaction.is_empty:
             return result, None
         await self._wait_stored()
@@ -365,6 +377,8 @@ class ShardPoller:
             await self._commit(call.lane, transaction, checkpoint)
         except TransactionConflict:
             self._refuse_deposed(call.lane)
+            raise
+        except (Throttled, Unavailable):
             raise
         except MillstreamError as error:
             # A condition that is false, a table that is gone: like an error of the handler's own.

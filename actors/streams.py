@@ -24,6 +24,7 @@ import trio
 
 from ..errors import OutcomeUnknown, StorageError, Throttled, Trimmed, Unavailable
 from ..limits import (
+    SCHEMA_RETRY_SECONDS,
     STREAM_READ_BYTES,
     STREAM_SCAN_ENTRIES_MAX,
     STREAM_WATCH_SECONDS,
@@ -90,6 +91,10 @@ class Streams:
         self._horizons: dict[str, tuple[int, int]] = {}
         #: Shard -> what it may be read to while its end is being committed.
         self._ceilings: dict[str, int] = {}
+        #: Stream -> the last schema version whose effects it will have had, while it is ending.
+        self._ending: dict[tuple[str, str, str], int] = {}
+        #: Changes of streams go one after another, each from what the one before has left.
+        self._changing = trio.Lock()
         #: Those who wait for a stream to begin, to end or to roll over.
         self.moved = trio.lowlevel.ParkingLot()
         for data in catalog.entries(STREAM_ENTRY).values():
@@ -207,6 +212,9 @@ class Streams:
             Corrupt: the log is damaged there.
         """
         changes: list[Change] = []
+        last_schema = self._ending.get((stream.namespace, stream.table, stream.label))
+        if last_schema is not None:
+            stream = msgspec.structs.replace(stream, last_schema=last_schema)
         last = self._last_lsn(shard)
         lsn = max(lsn_of(start), shard.first_lsn)
         if lsn <= last:
@@ -264,6 +272,10 @@ class Streams:
         It begins behind what is committed now in each log; effects under earlier schema versions
         are left out besides. Durable when this returns.
         """
+        async with self._changing:
+            await self._begin(table)
+
+    async def _begin(self, table: Table) -> None:
         settings = table.stream
         assert settings is not None
         if (table.namespace, table.name, settings.label) in self._streams:
@@ -293,11 +305,27 @@ class Streams:
         shard_id = shard_id_of(now_ms, self._new_token())
         return Shard(shard_id, log_id, first_lsn, None, parent, now_ms)
 
+    def will_end(self, table: Table, last_schema: int) -> None:
+        """From now on show no effects under later schema versions: the stream is about to end.
+
+        To be called before there are any, or what is shown of them would be taken back.
+        """
+        for stream in self._enabled(table):
+            self._ending[stream.namespace, stream.table, stream.label] = last_schema
+
     async def end(self, table: Table, lsns: Mapping[str, int], last_schema: int) -> None:
         """Close every enabled stream of ``table``: shards end at these LSNs. Durable on return."""
-        for stream in self.of_namespace(table.namespace, table.name):
-            if stream.is_enabled and stream.table_id == table.table_id:
+        async with self._changing:
+            for stream in self._enabled(table):
                 await self._end(stream, lsns, last_schema)
+                self._ending.pop((stream.namespace, stream.table, stream.label), None)
+
+    def _enabled(self, table: Table) -> list[Stream]:
+        return [
+            stream
+            for stream in self.of_namespace(table.namespace, table.name)
+            if stream.is_enabled and stream.table_id == table.table_id
+        ]
 
     async def _end(self, stream: Stream, lsns: Mapping[str, int], last_schema: int) -> None:
         now_ms = self._now_ms()
@@ -315,6 +343,20 @@ class Streams:
         await self._catalog.save_entry(STREAM_ENTRY, stream.name, encode_stream(stream))
         self._keep(stream)
 
+    async def _save_surely(self, stream: Stream) -> None:
+        """``_save``, again until it is known to be done.
+
+        Where the catalog may say one thing and readers go by another, a restart would show records
+        twice, in a shard and in its child.
+        """
+        while True:
+            try:
+                await self._save(stream)
+                return
+            except (OutcomeUnknown, Throttled) as error:
+                logger.warning("stream %s is stored again: %s", stream.name, error)
+                await trio.sleep(SCHEMA_RETRY_SECONDS)
+
     def _wake(self, stream: Stream) -> None:
         for shard in stream.shards:
             actor = self._actors.get(shard.log_id)
@@ -324,7 +366,16 @@ class Streams:
     # Rolling over, expiring.
 
     async def roll(self, stream: Stream, shard_ids: Iterable[str]) -> None:
-        """Close these open shards and have children go on. Durable when this returns."""
+        """Close these open shards and have children go on. Durable when this returns.
+
+        Nothing happens to a stream that has ended meanwhile.
+        """
+        async with self._changing:
+            found = self.find(stream.namespace, stream.table, stream.label)
+            if found is not None:
+                await self._roll(found, shard_ids)
+
+    async def _roll(self, stream: Stream, shard_ids: Iterable[str]) -> None:
         wanted = set(shard_ids)
         now_ms = self._now_ms()
         shards: list[Shard] = []
@@ -337,7 +388,7 @@ class Streams:
             shards.append(closed(shard, last, now_ms))
             shards.append(self._open_shard(shard.log_id, last + 1, shard.shard_id, now_ms))
         try:
-            await self._save(stream.with_shards(tuple(shards)))
+            await self._save_surely(stream.with_shards(tuple(shards)))
         finally:
             for shard_id in wanted:
                 self._ceilings.pop(shard_id, None)
@@ -356,8 +407,11 @@ class Streams:
 
     async def tend(self) -> None:
         """Roll over what is due and remove what has expired, once."""
-        for stream in list(self._streams.values()):
-            await self._tend(stream)
+        for place in list(self._streams):
+            async with self._changing:
+                stream = self._streams.get(place)
+                if stream is not None:
+                    await self._tend(stream)
 
     async def _tend(self, stream: Stream) -> None:
         now_ms = self._now_ms()
@@ -381,7 +435,7 @@ class Streams:
             and self._last_lsn(shard) >= shard.first_lsn
         ]
         if due:
-            await self.roll(stream, due)
+            await self._roll(stream, due)
 
     async def _remove(self, stream: Stream) -> None:
         await self._catalog.remove_entry(STREAM_ENTRY, stream.name)

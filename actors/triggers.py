@@ -319,11 +319,15 @@ class Triggers:
         return None
 
     def _current_label(self, namespace: str, table: str) -> str:
-        """The label of the stream that the table has; "" takes whatever comes."""
+        """The label of the stream that the table has, or what comes before that of its next one.
+
+        Streams that ended before, of a removed table of that name perhaps, are nobody's any more.
+        """
         ref = self._tables.find(namespace, table)
-        if ref is None or ref.table.stream is None:
-            return ""
-        return ref.table.stream.label
+        if ref is not None and ref.table.stream is not None:
+            return ref.table.stream.label
+        ended = self._tools.streams.of_namespace(namespace, table)
+        return f"{ended[-1].label} and later" if ended else ""
 
     async def _provide_stream(self, namespace: str, trigger: Trigger) -> None:
         """Give the trigger's table a stream if it has none. One that is not there yet gets it

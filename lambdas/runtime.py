@@ -96,6 +96,13 @@ class LoopInvoker:
                 return _returned(await self._handler(event, context))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code
             return _failed(error, invocation)
+        except BaseExceptionGroup as group:
+            # Cancelled from outside, while tasks of the handler's own failed over it: nobody asks
+            # any more how they did, and the node has nothing to do with it.
+            cancelled, rest = group.split(trio.Cancelled)
+            if cancelled is None or not _is_users(rest):
+                raise
+            raise cancelled from None
         finally:
             current_trace.reset(token)
         assert scope.cancelled_caught
@@ -261,6 +268,13 @@ def _failed(error: BaseException, invocation: Invocation) -> Failed:
         # It would end a worker; here it must not end the node.
         return exited(invocation.request_id, f"with error: exit status {error.code}")
     return raised(error, _BENEATH)
+
+
+def _is_users(error: BaseException | None) -> bool:
+    """Whether it is no more than a handler may raise."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_users, error.exceptions))
+    return error is None or isinstance(error, Exception | SystemExit)
 
 
 def _logged(invocation: Invocation) -> Callable[[str], object]:
