@@ -145,6 +145,7 @@ class Node:
         await coordinator.clean_ledger()
         self.tables = Tables(self._changes, coordinator, self.host.clock, self.settings.region)
         nursery.start_soon(coordinator.run)
+        nursery.start_soon(self._abandon_at_the_end)
         nursery.start_soon(self._changes.streams.run)
         nursery.start_soon(self.flusher.run)
         if isinstance(engine, ReplicatedLogEngine):
@@ -232,6 +233,14 @@ class Node:
                 # The log holds everything, so closing may end without it.
                 logger.error("the tree could not be written while closing: %s", error)
                 await trio.sleep(STORAGE_RETRY_SECONDS)
+
+    async def _abandon_at_the_end(self) -> None:
+        # Those who run in this nursery and wait through their own cancellation would wait for
+        # actors that are cancelled too.
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """However the node has ended: nobody shall wait for it any more."""

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 import millstream
-from millstream.actors import destinations, shard_poller
+from millstream.actors import destinations, node, shard_poller
 from millstream.actors.catalog import Catalog
 from millstream.actors.streams import Streams
 from millstream.actors.transactions import Coordinator
@@ -315,6 +315,27 @@ async def test_closing_during_an_invocation(tmp_path: Path) -> None:
         await add(db, seen)
         await db.drain()
     assert seen == ["a"]
+
+
+async def test_a_node_that_ends_does_not_wait_for_a_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who commits waits even when cancelled; but not for partitions that are gone."""
+    committing = trio.Event()
+
+    async def hang(self: Coordinator, *args: Any) -> None:
+        committing.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(node, "CLOSE_SECONDS_MAX", 0.05)
+    with trio.fail_after(20):
+        async with open_database() as db:
+            orders = await table(db)
+            await table(db, "counts")
+            await add(db, counting)
+            monkeypatch.setattr(Coordinator, "_write", hang)
+            await orders.put({"id": "a"})
+            await committing.wait()
 
 
 async def test_a_handler_that_fails_over_being_cancelled(db: Database) -> None:
