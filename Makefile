@@ -3,7 +3,7 @@
 #   make demo     load real data into a database of its own and ask it questions
 #   make test     the tests (ARGS="-k name" to choose)
 #   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20; KIND=items
-#                 or transactions; ARGS=--quiet)
+#                 or transactions or triggers; ARGS=--quiet)
 #   make crash    SIGKILL under load, again and again (N=50; ARGS="--workload triggers")
 #   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
 #   make damage   flipped bits and cut files (SAMPLES=2000)

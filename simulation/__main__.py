@@ -1,6 +1,7 @@
 """``python -m millstream.simulation --seed 1 --worlds 20``: one line a world, and last ones.
 
-Each seed gives a world of items and a world of transactions, unless ``--kind`` wants one of them.
+Each seed gives a world of items, one of transactions and one of triggers, unless ``--kind`` wants
+one of them.
 
 Ends with status 1 if a world failed, having said which and how to see it again.
 """

@@ -76,6 +76,16 @@ class TransactionOptions(msgspec.Struct, frozen=True):
     weights: dict[str, int]
 
 
+class TriggerOptions(msgspec.Struct, frozen=True):
+    """What a world of triggers adds. ``failures`` is how often a handler fails, twice a call."""
+
+    items: int
+    batch_size: int
+    lanes: int
+    bisects: bool
+    failures: float
+
+
 class Options(msgspec.Struct, frozen=True):
     """One world."""
 
@@ -105,6 +115,14 @@ class Options(msgspec.Struct, frozen=True):
     scratch_table: bool
     #: None: a world of items.
     transactions: TransactionOptions | None = None
+    triggers: TriggerOptions | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which kind of world it is."""
+        if self.triggers is not None:
+            return "triggers"
+        return "items" if self.transactions is None else "transactions"
 
 
 def draw_options(seed: int, rng: random.Random) -> Options:
@@ -220,6 +238,39 @@ def draw_transaction_options(seed: int, rng: random.Random) -> Options:
             weights={
                 kind: usual * rng.choice((0, 1, 1, 6)) for kind, usual in _OPERATIONS.items()
             },
+        ),
+    )
+
+
+def draw_trigger_options(seed: int, rng: random.Random) -> Options:
+    """The world of triggers of ``seed``: few items, shards that roll over all the time."""
+    world = draw_options(seed, rng)
+    failure = rng.choice((0.0, 0.0, 0.01, 0.05))
+    settings = msgspec.structs.replace(
+        world.settings, stream_shard_seconds=rng.choice((0.05, 0.3, 2.0, 3600.0))
+    )
+    return msgspec.structs.replace(
+        world,
+        nodes=1,
+        clients=rng.randint(2, 5),
+        operations=rng.randint(15, 50),
+        settings=settings,
+        think_seconds=rng.choice((0.0005, 0.002, 0.02)),
+        faults=msgspec.structs.replace(
+            world.faults,
+            mishap_interval_seconds=max(rng.choice((0.1, 0.3, 1.0)), 8 * failure),
+            log_sync_failure=failure,
+            # Streams go by the clock: one that jumps may have them expire, or stand still.
+            clock_weight=0.0,
+        ),
+        scratch_table=False,
+        index_changes=False,
+        triggers=TriggerOptions(
+            items=rng.choice((1, 3, 8)),
+            batch_size=rng.choice((1, 3, 10)),
+            lanes=rng.choice((1, 2, 4, 10)),
+            bisects=rng.random() < 0.3,
+            failures=rng.choice((0.0, 0.0, 0.05, 0.2)),
         ),
     )
 

@@ -6,7 +6,7 @@ Owned by the world, which runs ``run``; an operator (``mishaps.py``) decides wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -30,6 +30,10 @@ def _is_disk_failure(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_disk_failure(inner) for inner in error.exceptions)
     return isinstance(error, (Ambiguous, OutcomeUnknown))
+
+
+async def _nothing(node: Node) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class SimulatedNode:
@@ -62,6 +66,8 @@ class SimulatedNode:
         #: Lives begun.
         self.lives = 0
         machine.on_crash = self._crashed
+        #: Called in each life when the node is open, before anybody else reaches it.
+        self.on_node: Callable[[Node], Awaitable[None]] = _nothing
 
     async def run(self) -> None:
         """Live, again and again, until ``end``."""
@@ -85,6 +91,7 @@ class SimulatedNode:
         try:
             with self._scope:
                 async with run_node(machine.host(), self._settings, engine, store) as node:
+                    await self.on_node(node)
                     self.node = node
                     self._opened = True
                     self.up.set()

@@ -1,4 +1,4 @@
-"""The two kinds of workload that a node's world can have: single items, or transactions.
+"""Two of the kinds of workload that a node's world can have: single items, transactions.
 
 Each knows its tables and clients, what rest means for them, and how to judge what they saw. The
 world (``world.py``) does what is the same for both: faults, healing, and the checks of storage.

@@ -27,16 +27,24 @@ from .history import History
 from .machine import Machine
 from .mishaps import Fate, Operator
 from .observer import Observer
-from .options import NO_FAULTS, Options, draw_options, draw_transaction_options, turned
+from .options import (
+    NO_FAULTS,
+    Options,
+    draw_options,
+    draw_transaction_options,
+    draw_trigger_options,
+    turned,
+)
 from .simulated_node import SimulatedNode
+from .trigger_workload import TriggerWorkload
 from .workloads import ItemWorkload, Stream, TransactionWorkload, Workload
 
 #: Simulated seconds that a world may take to come to rest after the last fault.
 LIVENESS_SECONDS = 120.0
 #: Simulated seconds that clients may take for all their operations, among faults.
 WORKLOAD_SECONDS = 3600.0
-#: The kinds of world: single items and schema changes; transactions.
-KINDS = ("items", "transactions")
+#: The kinds of world: single items and schema changes; transactions; handlers of changes.
+KINDS = ("items", "transactions", "triggers")
 
 
 class SimulationFailed(Exception):
@@ -77,6 +85,11 @@ class Report(msgspec.Struct, frozen=True):
     crashes_at_a_step: int = 0
     happened: int = 0
     edges: int = 0
+    changes: int = 0
+    shards: int = 0
+    repeats: int = 0
+    invocations: int = 0
+    handler_failures: int = 0
 
     def __str__(self) -> str:
         return f"seed {self.seed} of {self.kind}: {self.summary()}, trace {self.trace[:12]}"
@@ -85,6 +98,13 @@ class Report(msgspec.Struct, frozen=True):
         """The counts, in words."""
         if self.kind == "transactions":
             return self._summary_of_transactions()
+        if self.kind == "triggers":
+            return (
+                f"{self.operations} operations ({self.unknown} of unknown outcome),"
+                f" {self.changes} changes in {self.shards} shards, {self.invocations} invocations,"
+                f" {self.handler_failures} of them failed, {self.repeats} changes seen again,"
+                f" {self.crashes} crashes, {self.stops} stops, {self.faults} other faults"
+            )
         hard = f" ({self.histories_too_hard} too hard)" if self.histories_too_hard else ""
         return (
             f"{self.operations} operations ({self.unknown} of unknown outcome),"
@@ -124,7 +144,9 @@ class _Site:
         self.observer = Observer(self.node, options.think_seconds)
         self.fate: Fate | None = None
         self.workload: Workload
-        if options.transactions is None:
+        if options.triggers is not None:
+            self.workload = TriggerWorkload(self.node, options, stream, world.tick)
+        elif options.transactions is None:
             self.workload = ItemWorkload(self.node, options, stream, world.tick)
         else:
             self.fate = Fate(self.node, options.transactions, stream("fate"))
@@ -238,7 +260,7 @@ class World:
         fates = [site.fate for site in self.sites if site.fate is not None]
         return Report(
             self.options.seed,
-            "items" if self.options.transactions is None else "transactions",
+            self.options.kind,
             self._trace.hexdigest(),
             crashes=sum(machine.crashes for machine in machines),
             stops=sum(site.operator.stops for site in self.sites),
@@ -260,8 +282,10 @@ def run_world(seed: int, kind: str = "items") -> Report:
     streams = Streams(seed)
     if kind == "items":
         options = draw_options(seed, streams.stream("options"))
-    else:
+    elif kind == "transactions":
         options = draw_transaction_options(seed, streams.stream("transaction options"))
+    else:
+        options = draw_trigger_options(seed, streams.stream("trigger options"))
     world = World(options, streams)
     set_buggify(world.buggify)
     try:

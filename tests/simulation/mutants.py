@@ -15,8 +15,12 @@ import msgspec
 from millstream.actors.flusher import Flusher
 from millstream.actors.index_builder import IndexBuilder
 from millstream.actors.log_writer import LogWriter
+from millstream.actors.mapping_runner import MappingRunner
 from millstream.actors.partition import PartitionActor
+from millstream.actors.shard_poller import ShardPoller
+from millstream.actors.streams import Streams
 from millstream.actors.transactions import Coordinator, Decision
+from millstream.lambdas.lane import Lane
 from millstream.storage import transactions as storage_transactions
 from millstream.storage.commands import Check, CheckVersion
 from millstream.storage.partition import Partition
@@ -31,6 +35,7 @@ Patch = tuple[Any, str, Any]
 Make = Callable[[], list[Patch]]
 MUTANTS: dict[str, Make] = {}
 TRANSACTION_MUTANTS: dict[str, Make] = {}
+TRIGGER_MUTANTS: dict[str, Make] = {}
 
 
 def mutant(make: Make) -> Make:
@@ -43,10 +48,15 @@ def transaction_mutant(make: Make) -> Make:
     return make
 
 
+def trigger_mutant(make: Make) -> Make:
+    TRIGGER_MUTANTS[make.__name__] = make
+    return make
+
+
 @contextmanager
 def applied(name: str) -> Iterator[None]:
     """The engine with one defect, until the block ends."""
-    patches = {**MUTANTS, **TRANSACTION_MUTANTS}[name]()
+    patches = {**MUTANTS, **TRANSACTION_MUTANTS, **TRIGGER_MUTANTS}[name]()
     before = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in patches]
     for owner, attribute, value in patches:
         setattr(owner, attribute, value)
@@ -452,3 +462,58 @@ def a_failed_transaction_is_not_taken_back() -> list[Patch]:
         (Coordinator, "_tell_nowait", lambda self, transaction, parts: None),
         (Coordinator, "recover", idle),
     ]
+
+
+# Triggers: worlds of their own.
+
+
+@trigger_mutant
+def a_checkpoint_is_stored_before_the_handler_has_run() -> list[Patch]:
+    invoke = ShardPoller._invoke
+
+    async def hasty(self: ShardPoller, call: Any) -> None:
+        row = self._machine.preview(call.lane, call.batch_id, None)
+        if row is not None:
+            await self._tools.checkpoints.save(self._mapping_id, self._shard.shard_id, [row])
+            self._learn_versions([call.lane])
+        await invoke(self, call)
+
+    return [(ShardPoller, "_invoke", hasty)]
+
+
+@trigger_mutant
+def writes_are_committed_before_their_checkpoint() -> list[Patch]:
+    async def apart(self: ShardPoller, lane: int, transaction: Any, checkpoint: Any) -> None:
+        await transaction.commit()
+        await self._tools.checkpoints.save(self._mapping_id, self._shard.shard_id, [checkpoint])
+
+    return [(ShardPoller, "_commit", apart)]
+
+
+@trigger_mutant
+def a_child_is_begun_before_its_parent_is_done() -> list[Patch]:
+    return [(MappingRunner, "_follows_done", lambda self, stream, shard: True)]
+
+
+@trigger_mutant
+def a_parent_is_read_beyond_its_end() -> list[Patch]:
+    last_lsn = Streams._last_lsn
+
+    def beyond(self: Streams, shard: Any) -> int:
+        self._ceilings.pop(shard.shard_id, None)
+        return last_lsn(self, shard)
+
+    return [(Streams, "_last_lsn", beyond)]
+
+
+@trigger_mutant
+def lanes_go_by_turns_rather_than_by_key() -> list[Patch]:
+    from millstream.lambdas import shard
+
+    turns = iter(range(1 << 40))
+    return [(shard, "lane_of", lambda key, factor: next(turns) % factor)]
+
+
+@trigger_mutant
+def the_floor_does_not_wait_for_slow_lanes() -> list[Patch]:
+    return [(Lane, "before", lambda self, done=0: None)]

@@ -9,3 +9,5 @@ SEEDS = list(range(1, 1 + int(os.environ.get("SIM_WORLDS", "20"))))
 MANY = len(SEEDS) >= 100
 #: Worlds of transactions cost more: fewer of them, unless more were asked for.
 TRANSACTION_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:6]
+#: So do worlds of triggers, a little.
+TRIGGER_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:10]

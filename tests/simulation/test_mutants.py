@@ -10,7 +10,7 @@ import pytest
 
 from millstream.simulation.world import SimulationFailed, run_world
 
-from .mutants import MUTANTS, TRANSACTION_MUTANTS, applied
+from .mutants import MUTANTS, TRANSACTION_MUTANTS, TRIGGER_MUTANTS, applied
 from .seeds import MANY, SEEDS
 
 #: Defects that show only when a fill, a write and a look meet: seldom, so not in every test run.
@@ -56,3 +56,10 @@ def test_transaction_mutant_is_caught(name: str) -> None:
     with applied(name), pytest.raises(SimulationFailed):
         for seed in [SHOWN_BY.get(name, 1), *SEEDS]:
             run_world(seed, "transactions")
+
+
+@pytest.mark.parametrize("name", TRIGGER_MUTANTS)
+def test_trigger_mutant_is_caught(name: str) -> None:
+    with applied(name), pytest.raises(SimulationFailed):
+        for seed in [SHOWN_BY.get(name, 1), *SEEDS]:
+            run_world(seed, "triggers")

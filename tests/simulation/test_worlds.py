@@ -12,7 +12,7 @@ from millstream.simulation.transaction_clients import TransactionClient
 from millstream.simulation.world import Report, SimulationFailed, run_world
 
 from .mutants import applied
-from .seeds import SEEDS, TRANSACTION_SEEDS
+from .seeds import SEEDS, TRANSACTION_SEEDS, TRIGGER_SEEDS
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,27 @@ def test_the_worlds_of_transactions_were_eventful(transaction_reports: list[Repo
     assert sum(report.edges for report in reports) > 100 * len(reports)
 
 
+@pytest.fixture(scope="module")
+def trigger_reports() -> list[Report]:
+    return []
+
+
+@pytest.mark.parametrize("seed", TRIGGER_SEEDS)
+def test_world_of_triggers(seed: int, trigger_reports: list[Report]) -> None:
+    trigger_reports.append(run_world(seed, "triggers"))
+
+
+def test_the_worlds_of_triggers_were_eventful(trigger_reports: list[Report]) -> None:
+    reports = trigger_reports
+    assert sum(report.changes for report in reports) > 20 * len(reports)
+    assert sum(report.shards for report in reports) > 2 * len(reports)
+    assert sum(report.repeats for report in reports) > len(reports)
+    assert sum(report.crashes for report in reports) > len(reports)
+    assert sum(report.stops for report in reports) > 0
+    assert sum(report.unknown for report in reports) > 0
+    assert sum(report.handler_failures for report in reports) > 0
+
+
 def test_worlds_differ() -> None:
     drawn = [draw_options(seed, Streams(seed).stream("options")) for seed in range(200)]
     assert {options.log_engine for options in drawn} == {"memory", "segments"}
@@ -103,10 +124,13 @@ def test_a_run_prints_one_line_a_world_and_a_sum(capsys: pytest.CaptureFixture[s
     assert [line.split(":")[0] for line in lines] == [
         "seed 8 of items",
         "seed 8 of transactions",
+        "seed 8 of triggers",
         "seed 9 of items",
         "seed 9 of transactions",
+        "seed 9 of triggers",
         "2 worlds of items, 0 failed",
         "2 worlds of transactions, 0 failed",
+        "2 worlds of triggers, 0 failed",
     ]
 
 
