@@ -1,9 +1,11 @@
 """``millstream demo``, from start to end.
 
-Starts a node on a temporary directory with credentials, loads the flights, asks the questions,
-kills the node without warning, starts it again and proves that everything is still there. Exit code
-0 only if every verdict was true. With ``--endpoint`` the same questions go to a DynamoDB that runs
-already; nobody kills that one, and the demo's table is deleted at the end.
+Starts a node on a temporary directory with credentials, loads the flights and asks the questions.
+Then the node gets handlers, which are given every change that there ever was; in the middle of that
+it is killed without warning and started again, and must prove that everything is still there and
+that every change was counted once. Exit code 0 only if every verdict was true. With ``--endpoint``
+the same questions go to a DynamoDB that runs already; nobody kills that one, it gets no handlers,
+and the demo's table is deleted at the end.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import questions
+from . import changes, questions
 from .client import Client, Refused
+from .changes import Progress
 from .dataset import FLIGHTS_COUNT, Flight, load_flights, load_names
 from .node import Node, NodeFailed
 from .questions import INDEX, TABLE, TABLE_DEFINITION
@@ -32,6 +35,9 @@ EXIT_INTERRUPTED = 130
 CONNECTIONS = 4
 BATCH_ITEMS = 25
 WAIT_SECONDS_MAX = 60.0
+# How much of the changes is handled when the node is killed.
+KILL_SHARE = 0.4
+LOOK_SECONDS = 0.03
 
 
 def demo_command(endpoint: str | None, screen: Screen | None = None) -> int:
@@ -83,20 +89,40 @@ class Demo:
                 encoding="utf-8",
             )
             data = str(Path(folder) / "data")
-            node = Node(["--data", data, "--credentials", str(keys)], Path(folder) / "node.log")
+            arguments = ["--data", data, "--credentials", str(keys)]
+            node = Node(arguments, Path(folder) / "node.log")
+
+            def client() -> contextlib.closing[Client]:
+                return contextlib.closing(Client(node.endpoint, access_key, secret_key))
+
             try:
                 seconds = node.start()
                 self._screen.say("node", f"listening on {node.endpoint} after {seconds:.2f} s")
-                with contextlib.closing(Client(node.endpoint, access_key, secret_key)) as client:
+                with client() as own:
                     self._check_signatures(node.endpoint, access_key)
-                    self._create(client)
-                    self._load(client)
-                    winner, flight = self._ask(client)
+                    self._create(own, {"StreamSpecification": changes.STREAM})
+                    self._load(own)
+                    winner, flight = self._ask(own)
+                    for definition in changes.definitions():
+                        own.call("CreateTable", **definition)
 
+                node.stop()
+                node = Node([*arguments, "--app", changes.APP], Path(folder) / "node.log")
+                seconds = node.start()
+                self._screen.say(
+                    "code",
+                    f"two handlers of changes, and the node listening again after {seconds:.2f} s",
+                )
+                began = time.perf_counter()
+                with client() as own:
+                    before = self._follow(own, KILL_SHARE)
                 node.kill()
                 seconds = node.start()
-                with contextlib.closing(Client(node.endpoint, access_key, secret_key)) as client:
-                    self._check_survival(client, seconds, winner, flight)
+                self._say_killed(before, seconds)
+                with client() as own:
+                    self._close_changes(self._follow(own, 1.0), time.perf_counter() - began)
+                    items = self._check_survival(own, winner, flight)
+                    self._judge_handlers(own, items)
             finally:
                 node.stop()
         return self._close()
@@ -113,8 +139,8 @@ class Demo:
             "keys", f"a request with a wrong signature: {kind}", kind == "InvalidSignatureException"
         )
 
-    def _create(self, client: Client) -> None:
-        client.call("CreateTable", **TABLE_DEFINITION)
+    def _create(self, client: Client, more: dict[str, Any] | None = None) -> None:
+        client.call("CreateTable", **TABLE_DEFINITION, **(more or {}))
         for _ in _until(WAIT_SECONDS_MAX):
             table = client.call("DescribeTable", TableName=TABLE)["Table"]
             indexes = table["GlobalSecondaryIndexes"]
@@ -162,9 +188,7 @@ class Demo:
 
     def _ask(self, client: Client) -> tuple[str, Flight]:
         """All questions. Also who got the last seat, and on which flight."""
-        flight = next(
-            flight for flight in self._flights if flight.name == "HA51" and flight.day == 14
-        )
+        flight = next(flight for flight in self._flights if _is_wanted(flight))
         self._show(questions.one_day(client, self._flights, self._airports))
         self._show(questions.worst_delays(client, self._flights, self._airports))
         answer, winner = questions.last_seat(client, flight)
@@ -172,8 +196,53 @@ class Demo:
         self._show(questions.punctuality(client, self._flights, self._airlines))
         return winner, flight
 
-    def _check_survival(self, client: Client, seconds: float, winner: str, flight: Flight) -> None:
-        """After the kill: every item is what was acknowledged, the seat included."""
+    def _follow(self, client: Client, share: float) -> dict[str, Progress]:
+        """Watch the handlers until they have done this share of the work; what they had done."""
+        total, alerts = len(self._flights) + 1, self._alert_records()
+        progress: dict[str, Progress] = {}
+        shown = 0
+        with self._screen.progress("changes", total) as advance:
+            began = time.monotonic()
+            while time.monotonic() - began < WAIT_SECONDS_MAX:
+                progress = changes.read_progress(client)
+                done = progress.get("leaderboard", Progress()).records
+                advance(done - shown, _counters(progress, total))
+                shown = done
+                alerted = progress.get("alerts", Progress()).records
+                if done >= share * total and (share < 1 or alerted >= alerts):
+                    break
+                time.sleep(LOOK_SECONDS)
+        return progress
+
+    def _alert_records(self) -> int:
+        """Changes that the handler ``alerts`` has to take: one booking besides the flights."""
+        booked = next(flight for flight in self._flights if _is_wanted(flight))
+        return changes.alert_records(flight.item() for flight in [*self._flights, booked])
+
+    def _say_killed(self, before: dict[str, Progress], seconds: float) -> None:
+        total = len(self._flights) + 1
+        done = before.get("leaderboard", Progress()).records
+        self._screen.say(
+            "killed",
+            f"after {done:,} of {total:,} changes ({_counters(before, total)}); "
+            f"listening again after {seconds:.2f} s",
+        )
+
+    def _close_changes(self, progress: dict[str, Progress], seconds: float) -> None:
+        """Every change was counted, and none was counted twice."""
+        total = len(self._flights) + 1
+        done = {name: found.records for name, found in progress.items()}
+        self._verdict(
+            "changes",
+            f"{total:,}, each handled once, in {seconds:.1f} s with the kill "
+            f"({_counters(progress, total)})",
+            done == {"leaderboard": total, "alerts": self._alert_records()},
+        )
+
+    def _check_survival(
+        self, client: Client, winner: str, flight: Flight
+    ) -> list[questions.Item]:
+        """After the kill: every item is what was acknowledged, the seat included. The items."""
         expected: list[dict[str, Any]] = []
         for one in self._flights:
             seat = {"last_seat": {"S": winner}} if one is flight else {}
@@ -182,11 +251,17 @@ class Demo:
         seats = [item["last_seat"]["S"] for item in found if "last_seat" in item]
         same = questions.fingerprint(found) == questions.fingerprint(expected)
         self._verdict(
-            "killed",
-            f"and listening again after {seconds:.2f} s with {len(found):,} flights, each "
-            f"{'as it was' if same else 'NOT as it was'}; the last seat is {' and '.join(seats)}'s",
+            "table",
+            f"{len(found):,} flights, each {'as it was' if same else 'NOT as it was'}; "
+            f"the last seat is {' and '.join(seats)}'s",
             same,
         )
+        return found
+
+    def _judge_handlers(self, client: Client, items: list[questions.Item]) -> None:
+        retries = changes.read_progress(client).get("alerts", Progress()).retries
+        self._verdict("alerts", *changes.judge_alerts(client, items, retries))
+        self._show(changes.leaderboard(client, items, self._airlines))
 
     def _show(self, answer: questions.Answer) -> None:
         self._screen.answer(answer)
@@ -205,6 +280,19 @@ class Demo:
             "done", f"{self._verdicts} verdicts, {outcome}, in {seconds:.1f} s", self._is_true
         )
         return self._is_true
+
+
+def _is_wanted(flight: Flight) -> bool:
+    """Whether it is the flight with one seat left."""
+    return flight.name == "HA51" and flight.day == 14
+
+
+def _counters(progress: dict[str, Progress], total: int) -> str:
+    """What moves while handlers work; the lag is the leaderboard's, whom every change concerns."""
+    batches = sum(found.batches for found in progress.values())
+    retries = sum(found.retries for found in progress.values())
+    lag = total - progress.get("leaderboard", Progress()).records
+    return f"{batches:,} batches, {retries} retries, lag {lag:,}"
 
 
 def _write_batch(client: Client, batch: list[Flight]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -52,6 +52,40 @@ TABLE_DEFINITION: dict[str, Any] = {
 }
 
 Item = dict[str, dict[str, Any]]
+Group = TypeVar("Group", bound=Hashable)
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """Some flights, summed up; ``late`` are those that left more than 15 minutes late."""
+
+    flights: int = 0
+    cancelled: int = 0
+    late: int = 0
+    delay_minutes: int = 0
+
+    def plus(self, delay: int | None, times: int = 1) -> Sums:
+        """With a flight more that left ``delay`` minutes late (None: it was cancelled)."""
+        return Sums(
+            self.flights + times,
+            self.cancelled + times * (delay is None),
+            self.late + times * (delay is not None and delay > 15),
+            self.delay_minutes + times * (delay or 0),
+        )
+
+    @property
+    def departed(self) -> int:
+        """Those that were not cancelled."""
+        return self.flights - self.cancelled
+
+    @property
+    def mean_delay(self) -> float:
+        """Minutes, of those that left."""
+        return self.delay_minutes / max(1, self.departed)
+
+    @property
+    def late_share(self) -> float:
+        """Of those that left."""
+        return self.late / max(1, self.departed)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -228,31 +262,22 @@ def punctuality(client: Client, flights: list[Flight], airlines: dict[str, str])
     items = scan_everything(client)
     seconds = time.perf_counter() - began
 
-    found = _sums(
+    found = sum_up((airline_of(item), delay_of(item)) for item in items)
+    expected = sum_up((flight.carrier, flight.dep_delay) for flight in flights)
+    busiest = sorted(found, key=lambda carrier: -found[carrier].flights)[:8]
+    late = sum(sums.late for sums in found.values())
+    flown = sum(sums.departed for sums in found.values())
+    rows = [
         (
-            item["airline_day"]["S"].partition("#")[0],
-            int(item["dep_delay"]["N"]) if "dep_delay" in item else None,
+            airlines.get(carrier, carrier),
+            f"{found[carrier].flights:,}",
+            f"{found[carrier].cancelled:,}",
+            f"{found[carrier].mean_delay:.1f} min",
+            f"{found[carrier].late_share:.0%}",
+            bar(found[carrier].late_share),
         )
-        for item in items
-    )
-    expected = _sums((flight.carrier, flight.dep_delay) for flight in flights)
-    busiest = sorted(found, key=lambda carrier: -found[carrier][0])[:8]
-    late = sum(sums[2] for sums in found.values())
-    flown = sum(sums[0] - sums[1] for sums in found.values())
-    rows = []
-    for carrier in busiest:
-        count, cancelled, late_count, delay_minutes = found[carrier]
-        share = late_count / max(1, count - cancelled)
-        rows.append(
-            (
-                airlines.get(carrier, carrier),
-                f"{count:,}",
-                f"{cancelled:,}",
-                f"{delay_minutes / max(1, count - cancelled):.1f} min",
-                f"{share:.0%}",
-                "▇" * round(share * 20),
-            )
-        )
+        for carrier in busiest
+    ]
     return Answer(
         question="How punctual were the airlines?",
         how=f"Scan in {SEGMENTS} parallel segments, summed up here",
@@ -322,16 +347,28 @@ def _is_projection(item: Item, flight: Flight) -> bool:
     return item == {name: value for name, value in flight.item().items() if name in names}
 
 
-def _sums(delays: Iterable[tuple[str, int | None]]) -> dict[str, tuple[int, int, int, int]]:
-    """By carrier: flights, cancelled, more than 15 minutes late, minutes of delay in all."""
-    sums: defaultdict[str, tuple[int, int, int, int]] = defaultdict(lambda: (0, 0, 0, 0))
-    for carrier, delay in delays:
-        count, cancelled, late, minutes = sums[carrier]
-        if delay is None:
-            sums[carrier] = (count + 1, cancelled + 1, late, minutes)
-        else:
-            sums[carrier] = (count + 1, cancelled, late + (delay > 15), minutes + delay)
+def sum_up(delays: Iterable[tuple[Group, int | None]]) -> dict[Group, Sums]:
+    """The sums of each group, from pairs of group and delay."""
+    sums: defaultdict[Group, Sums] = defaultdict(Sums)
+    for group, delay in delays:
+        sums[group] = sums[group].plus(delay)
     return dict(sums)
+
+
+def airline_of(item: Item) -> str:
+    """The code of the airline."""
+    airline: str = item["airline_day"]["S"].partition("#")[0]
+    return airline
+
+
+def delay_of(item: Item) -> int | None:
+    """Minutes at departure; None if cancelled."""
+    return int(item["dep_delay"]["N"]) if "dep_delay" in item else None
+
+
+def bar(share: float) -> str:
+    """A share as a length."""
+    return "▇" * round(share * 20)
 
 
 def _airport(code: str, names: dict[str, str]) -> str:

@@ -8,13 +8,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 from .questions import Answer
 
-Advance = Callable[[int], None]
+
+
+class Advance(Protocol):
+    """Moves a bar on."""
+
+    def __call__(self, count: int, note: str | None = None, /) -> None:
+        """``count`` steps more are done; ``note`` is shown beside, instead of the rate."""
+        ...
 
 
 class Screen(Protocol):
@@ -54,7 +61,7 @@ class PlainScreen:
 
     @contextmanager
     def progress(self, phase: str, total: int) -> Iterator[Advance]:
-        yield lambda _count: None
+        yield lambda _count, _note=None: None
 
     def answer(self, answer: Answer) -> None:
         self.say(
@@ -90,7 +97,7 @@ class RichScreen:
 
         columns = (
             TextColumn("   [bold]{task.description:<8}"),
-            BarColumn(bar_width=40, complete_style="cyan", finished_style="cyan"),
+            BarColumn(bar_width=20, complete_style="cyan", finished_style="cyan"),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}", style="dim"),
         )
@@ -98,10 +105,10 @@ class RichScreen:
         with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(phase, total=total, rate="")
 
-            def advance(count: int) -> None:
+            def advance(count: int, note: str | None = None, /) -> None:
                 bar.advance(task, count)
                 rate = bar.tasks[0].completed / max(0.001, time.monotonic() - began)
-                bar.update(task, rate=f"{rate:,.0f}/s")
+                bar.update(task, rate=f"{rate:,.0f}/s" if note is None else note)
 
             yield advance
 

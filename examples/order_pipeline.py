@@ -87,7 +87,7 @@ def order_placed(number: int) -> Event:
 # The process manager: each event leads to the next.
 
 
-@triggers.on_change("events", name="process manager", batch_size=1, parallelization_factor=4)
+@triggers.on_change("events", name="process manager", batch_size=1)
 async def fulfil(event: dict[str, Any], context: Any) -> None:
     """React to an event. All of it happens together with the checkpoint, or not at all."""
     tx = context.transaction
