@@ -90,7 +90,7 @@ def alert_records(items: Iterable[Item]) -> int:
 def leaderboard(client: Client, flights: list[Item], airlines: dict[str, str]) -> Answer:
     """The ranking that ``leaderboard`` has kept; ``flights`` is the table, to compare."""
     began = time.perf_counter()
-    found = {
+    found: dict[tuple[str, str], Sums] = {
         (item["airport"]["S"], item["airline"]["S"]): Sums(
             *(int(item[name]["N"]) for name in ("flights", "cancelled", "late", "delay_minutes"))
         )
@@ -98,7 +98,7 @@ def leaderboard(client: Client, flights: list[Item], airlines: dict[str, str]) -
     }
     seconds = time.perf_counter() - began
     expected = sum_up(((item["origin"]["S"], airline_of(item)), delay_of(item)) for item in flights)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for airport in AIRPORTS:
         ranked = sorted(
             (place for place, sums in found.items()
@@ -133,7 +133,7 @@ def leaderboard(client: Client, flights: list[Item], airlines: dict[str, str]) -
     )
 
 
-def judge_alerts(client: Client, flights: list[Item], retries: int) -> tuple[str, bool]:
+def judge_alerts(client: Client, flights: list[Item]) -> tuple[str, bool]:
     """What became of long waits and of the poison, in a line; whether it is as it must be."""
     delays = {_place(item): delay for item in flights if (delay := delay_of(item)) is not None}
     poison = {place for place, delay in delays.items() if delay >= UNBELIEVABLE_MINUTES}
@@ -143,21 +143,26 @@ def judge_alerts(client: Client, flights: list[Item], retries: int) -> tuple[str
         if delay >= ALERT_MINUTES and place not in poison
     }
     listed = {_place(item): int(item["delay_minutes"]["N"]) for item in _everything(client, ALERTS)}
-    # After a crash a batch may be given up twice: at least once is what a destination is told.
-    failed = {
-        _place(record["dynamodb"]["Keys"])
-        for item in _everything(client, FAILED)
-        for record in json.loads(item["event"]["S"])["Records"]
-    }
-    names = " and ".join(
-        item["flight"]["S"] for item in flights if _place(item) in failed
-    )
+    # A crash may have a batch given up twice: what is given up is told at least once.
+    failed = {_failed_place(item): _attempts(item) for item in _everything(client, FAILED)}
+    names = [item["flight"]["S"] for item in flights if _place(item) in failed]
     return (
         f"{len(listed)} flights more than {ALERT_MINUTES // 60} hours late are listed; "
-        f"{names or 'none'}, which the handler refuses to believe, is in {FAILED} "
-        f"after {retries} retries, and held up nobody",
-        listed == expected and failed == poison and retries >= ALERT_RETRIES,
+        f"{' and '.join(names) or 'nothing'}, refused {max(failed.values(), default=0)} times by "
+        f"the handler, is in {FAILED} and held up nobody",
+        listed == expected and failed == dict.fromkeys(poison, ALERT_RETRIES + 1),
     )
+
+
+def _failed_place(item: Item) -> tuple[str, str]:
+    """Whose batch was given up: bisecting has left a single record in it."""
+    records = json.loads(item["event"]["S"])["Records"]
+    return _place(records[0]["dynamodb"]["Keys"]) if len(records) == 1 else ("", "")
+
+
+def _attempts(item: Item) -> int:
+    context = item["failure"]["M"]["requestContext"]["M"]
+    return int(context["approximateInvokeCount"]["N"])
 
 
 def _place(item: Item) -> tuple[str, str]:

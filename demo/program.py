@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from . import changes, questions
-from .client import Client, Refused
 from .changes import Progress
+from .client import Client, Refused
 from .dataset import FLIGHTS_COUNT, Flight, load_flights, load_names
 from .node import Node, NodeFailed
 from .questions import INDEX, TABLE, TABLE_DEFINITION
@@ -259,8 +259,8 @@ class Demo:
         return found
 
     def _judge_handlers(self, client: Client, items: list[questions.Item]) -> None:
-        retries = changes.read_progress(client).get("alerts", Progress()).retries
-        self._verdict("alerts", *changes.judge_alerts(client, items, retries))
+        """What the handlers keep, against the items that they were told of."""
+        self._verdict("alerts", *changes.judge_alerts(client, items))
         self._show(changes.leaderboard(client, items, self._airlines))
 
     def _show(self, answer: questions.Answer) -> None:

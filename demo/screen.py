@@ -15,7 +15,6 @@ from typing import Protocol, TextIO
 from .questions import Answer
 
 
-
 class Advance(Protocol):
     """Moves a bar on."""
 
