@@ -73,7 +73,7 @@ async def append(db: millstream.Database, event: Event, *, expected_version: int
 def order_placed(number: int) -> Event:
     """The first event of an order. Every tenth customer's card will be refused."""
     product = sorted(PRICES)[number % len(PRICES)]
-    quantity = 1 + number % 3
+    quantity = 1 + number % 4
     return {
         "type": "OrderPlaced",
         "order_id": f"order {number:03}",

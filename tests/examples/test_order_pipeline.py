@@ -11,6 +11,5 @@ def test_the_order_pipeline_survives_its_database():
     command = [sys.executable, str(EXAMPLE)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stderr == ""
     assert "FALSE" not in run.stdout
     assert run.stdout.endswith("8 of 8 true.\n")
