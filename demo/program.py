@@ -251,7 +251,7 @@ class Demo:
         seats = [item["last_seat"]["S"] for item in found if "last_seat" in item]
         same = questions.fingerprint(found) == questions.fingerprint(expected)
         self._verdict(
-            "table",
+            "data",
             f"{len(found):,} flights, each {'as it was' if same else 'NOT as it was'}; "
             f"the last seat is {' and '.join(seats)}'s",
             same,
@@ -292,7 +292,8 @@ def _counters(progress: dict[str, Progress], total: int) -> str:
     batches = sum(found.batches for found in progress.values())
     retries = sum(found.retries for found in progress.values())
     lag = total - progress.get("leaderboard", Progress()).records
-    return f"{batches:,} batches, {retries} retries, lag {lag:,}"
+    tried = "1 retry" if retries == 1 else f"{retries} retries"
+    return f"{batches:,} batches, {tried}, lag {lag:,}"
 
 
 def _write_batch(client: Client, batch: list[Flight]) -> None:
