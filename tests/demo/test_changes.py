@@ -173,6 +173,6 @@ def test_the_whole_demo_with_a_node_of_its_own(monkeypatch, capsys):
     assert len(lines) == 16, "one line a phase"
     assert lines[-1].startswith("done: 10 verdicts, all true")
     phases = {line.partition(":")[0]: line for line in lines}
-    assert f"after {len(some):,}" not in phases["killed"]
+    assert f" of {len(some) + 1:,} changes (" in phases["killed"]
     assert f"{len(some) + 1:,}, each handled once" in phases["changes"]
     assert "HA51, refused 3 times" in phases["alerts"]
