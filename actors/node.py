@@ -42,13 +42,14 @@ from .catalog import CATALOG_TABLE, MAPPING_ENTRY, Catalog
 from .checkpoints import CHECKPOINTS_TABLE
 from .flusher import POSITION_PREFIX, Flusher, position_key
 from .index_builder import IndexBuilder
+from .ledger import LEDGER_LOG, LEDGER_TABLE
 from .log_writer import LogWriter
 from .partition import PartitionActor
 from .schema_changes import SchemaChanges
 from .streams import Streams
 from .system_tables import SYSTEM_LOGS, SYSTEM_TREES
 from .tables import Tables
-from .transactions import LEDGER_LOG, LEDGER_TABLE, Coordinator
+from .transactions import Coordinator
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Final
 from ..storage.table_state import TOKEN_TREE
 from .catalog import CATALOG_TABLE
 from .checkpoints import CHECKPOINTS_TABLE
-from .transactions import LEDGER_TABLE
+from .ledger import LEDGER_TABLE
 
 SYSTEM_TABLES: Final = (LEDGER_TABLE, CATALOG_TABLE, CHECKPOINTS_TABLE)
 SYSTEM_LOGS: Final = frozenset(log for table in SYSTEM_TABLES for log in table.log_ids())

@@ -27,7 +27,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
 import trio
 
 from ..errors import (
@@ -51,16 +50,8 @@ from ..limits import (
     TRANSACTION_RECOVERY_SECONDS,
     TRANSACTION_RETRY_SECONDS,
 )
-from ..model.keys import encode_component, successor, table_key
-from ..model.schema import (
-    HASH_SPACE_END,
-    KeyAttribute,
-    KeySchema,
-    Partition,
-    Status,
-    Table,
-)
-from ..model.values import Item, decode_item, encode_item, item_size_bytes
+from ..model.keys import successor
+from ..model.values import decode_item, encode_item, item_size_bytes
 from ..storage.commands import (
     Action,
     ActionResult,
@@ -79,27 +70,11 @@ from ..storage.commands import (
 from ..storage.rows import Row, decode_row
 from ..storage.table_state import TOKEN_TREE, TableState
 from ..storage.tree.btree import BTree
+from .ledger import LEDGER_TREE, Decision, decision_of, ledger_item, ledger_key
 from .mailbox import Reply
 from .partition import PartitionActor
 
 logger = logging.getLogger(__name__)
-
-LEDGER_LOG = "ledger"
-LEDGER_TREE = 2
-
-#: The ledger described as a table, so that an ordinary partition holds it.
-LEDGER_TABLE = Table(
-    namespace="",
-    name="ledger",
-    table_id="ledger",
-    status=Status.ACTIVE,
-    created_ms=0,
-    key=KeySchema((KeyAttribute("transaction", "S"),)),
-    attribute_kinds={"transaction": "S"},
-    tree=LEDGER_TREE,
-    partitions=(Partition(LEDGER_LOG, 0, HASH_SPACE_END - 1),),
-)
-
 
 _NEW = compile_expressions(
     condition="attribute_not_exists(#t)", names={"#t": "transaction"}
@@ -108,13 +83,6 @@ _NEW = compile_expressions(
 
 class CoordinatorDied(Exception):
     """Raised by simulations at the coordinator's steps; recovery ends what it leaves."""
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """What the ledger says of a transaction: its timestamp, or None if it is aborted."""
-
-    timestamp: int | None
-    token: Token | None
 
 
 class _Part:
@@ -359,8 +327,8 @@ class Coordinator:
 
         Raises OutcomeUnknown if the node stops meanwhile.
         """
-        item = _ledger_item(transaction, wanted)
-        put = Put(_ledger_key(transaction), item, encode_item(item), item_size_bytes(item), _NEW)
+        item = ledger_item(transaction, wanted)
+        put = Put(ledger_key(transaction), item, encode_item(item), item_size_bytes(item), _NEW)
         while True:
             try:
                 result = await self._ledger.write(put)
@@ -372,7 +340,7 @@ class Coordinator:
                 raise OutcomeUnknown("The node is stopping; recovery will end it") from None
             if isinstance(result, Refused):
                 assert result.found is not None
-                return _decision(decode_item(result.found.body))
+                return decision_of(decode_item(result.found.body))
             return wanted
 
     async def _tell(
@@ -421,7 +389,7 @@ class Coordinator:
     def _forget(self, transaction: str) -> None:
         """Remove the ledger's row; if that fails, recovery does it at the next start."""
         try:
-            self._ledger.ask(Delete(_ledger_key(transaction)))
+            self._ledger.ask(Delete(ledger_key(transaction)))
         except MillstreamError as error:
             logger.info("transaction %s stays in the ledger: %s", transaction, error)
 
@@ -578,30 +546,3 @@ def _nothing_changed(error: MillstreamError) -> MillstreamError:
     if isinstance(error, OutcomeUnknown):
         return Unavailable("A partition could not be asked; nothing has changed")
     return error
-
-
-def _ledger_key(transaction: str) -> bytes:
-    return table_key(encode_component("S", {"S": transaction}), None)
-
-
-def _ledger_item(transaction: str, decision: Decision) -> Item:
-    item: Item = {"transaction": {"S": transaction}}
-    if decision.timestamp is not None:
-        item["timestamp"] = {"N": str(decision.timestamp)}
-    if decision.token is not None:
-        item["token"] = {"S": decision.token.token}
-        item["request_hash"] = {"S": decision.token.request_hash.hex()}
-        item["used_ms"] = {"N": str(decision.token.used_ms)}
-    return item
-
-
-def _decision(item: Item) -> Decision:
-    token = None
-    if "token" in item:
-        token = Token(
-            item["token"]["S"],
-            bytes.fromhex(item["request_hash"]["S"]),
-            int(item["used_ms"]["N"]),
-        )
-    timestamp = item.get("timestamp")
-    return Decision(None if timestamp is None else int(timestamp["N"]), token)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..actors.flusher import POSITION_PREFIX, position_key
+from ..actors.ledger import LEDGER_TREE
 from ..actors.node import Node
 from ..actors.system_tables import SYSTEM_TABLES
 from ..actors.tables import TableRef
-from ..actors.transactions import LEDGER_TREE
 from ..model.keys import hash_prefix
 from ..model.schema import GlobalIndex, LocalIndex, Partition, Status, Table
 from ..model.versions import HybridClock

@@ -14,12 +14,13 @@ import msgspec
 
 from millstream.actors.flusher import Flusher
 from millstream.actors.index_builder import IndexBuilder
+from millstream.actors.ledger import Decision
 from millstream.actors.log_writer import LogWriter
 from millstream.actors.mapping_runner import MappingRunner
 from millstream.actors.partition import PartitionActor
 from millstream.actors.shard_poller import ShardPoller
 from millstream.actors.streams import Streams
-from millstream.actors.transactions import Coordinator, Decision
+from millstream.actors.transactions import Coordinator
 from millstream.lambdas.lane import Lane
 from millstream.storage import transactions as storage_transactions
 from millstream.storage.commands import Check, CheckVersion
