@@ -35,9 +35,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from .actors.data_directory import open_node
+from .actors.mappings import Mappings
 from .actors.node import NodeSettings
 from .actors.tables import Tables
-from .actors.triggers import Triggers as Mappings
 from .api.calls import Caller
 from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans

@@ -13,9 +13,9 @@ import trio
 
 from .actors.checkpoints import Checkpoints
 from .actors.destinations import Failures
+from .actors.mappings import Mappings
 from .actors.node import Node
 from .actors.shard_poller import Handler, Tools
-from .actors.triggers import Triggers
 from .api.calls import Caller
 from .api.operations.tables_description import stream_arn, table_arn
 from .host.processes import RealProcesses
@@ -70,7 +70,7 @@ async def start_triggers(
     *,
     namespace: str,
     find_function: Callable[[str, str], Handler | None] = lambda namespace, name: None,
-) -> Triggers:
+) -> Mappings:
     """Run the node's mappings, and these triggers; they stop before the node closes.
 
     ``find_function`` gives the function of a namespace and a name; where there are no functions,
@@ -98,7 +98,7 @@ async def start_triggers(
         failures=Failures(node.host, node.catalog, tables),
     )
     handlers = _Handlers(node, node.nursery)
-    mappings = Triggers(
+    mappings = Mappings(
         node.catalog,
         tables,
         tools,

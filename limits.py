@@ -243,7 +243,9 @@ STREAM_WATCH_SECONDS = 60.0
 HOPS_MAX = 255
 # A handler whose transaction meets others is called again so often before that counts as a failure
 # (S); an invoker that cannot start a process is asked again after this long (S).
-HANDLER_CONFLICTS_MAX = 20
+HANDLER_CONFLICTS_MAX = 50
+# What is told of the last failure of a mapping (S).
+ERROR_CHARACTERS_MAX = 500
 INVOKER_RETRY_SECONDS = 0.5
 # Batches that were given up: a destination is asked again after so long, then twice that and so on;
 # listed at most for a mapping; the event's text in a table's item, which holds 400 KB in all (S).
@@ -277,6 +279,8 @@ COLLECTED_BODY_BYTES_MAX = 128 * 1024
 # two batches for each lane, never less than one read of the stream, in four payloads' bytes; a
 # batch that waits for more closes this long before its first record is too old.
 RECURSION_HOPS_MAX = 16
+# Records of more hops than this share a batch with their like only (S: half of what is a loop).
+MIXED_HOPS_MAX = 8
 INVOCATION_PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 INVOCATION_ENVELOPE_BYTES = 1024
 WINDOW_STATE_BYTES_MAX = 1024 * 1024

@@ -18,8 +18,8 @@ from .actors.data_directory import open_node
 from .actors.function_handlers import function_handler
 from .actors.function_workers import worker_invokers
 from .actors.functions import Functions, open_functions
+from .actors.mappings import Mappings
 from .actors.node import Node, NodeSettings
-from .actors.triggers import Triggers
 from .api.credentials import (
     NAMESPACE_DEFAULT,
     NAMESPACE_KEY_PREFIX,
@@ -113,7 +113,7 @@ def _tell(
 @asynccontextmanager
 async def _handlers(
     node: Node, settings: Settings, policy: Policy, triggers: Iterable[Trigger], url: str
-) -> AsyncIterator[tuple[Functions, Triggers]]:
+) -> AsyncIterator[tuple[Functions, Mappings]]:
     """Functions and mappings, which stop before the node does."""
 
     def endpoint_of(namespace: str) -> Endpoint:

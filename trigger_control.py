@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Literal
 
 from .actors.destinations import FailedBatch
-from .actors.triggers import MappingStatistics, Triggers
+from .actors.mapping_values import MappingStatistics
+from .actors.mappings import Mappings
 from .lambdas.settings import Mapping
 
 
@@ -20,7 +21,7 @@ class TriggerControl:
 
     __slots__ = ("_mappings", "_namespace")
 
-    def __init__(self, mappings: Triggers, namespace: str) -> None:
+    def __init__(self, mappings: Mappings, namespace: str) -> None:
         self._mappings = mappings
         self._namespace = namespace
 

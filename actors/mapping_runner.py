@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from ..errors import StorageError, Unavailable
+from ..errors import Corrupt, StorageError, Unavailable
 from ..lambdas.batches import LaneCheckpoint, checkpoints_at
 from ..lambdas.patterns import compile_filters
 from ..lambdas.settings import MappingSettings
@@ -76,7 +76,12 @@ class MappingRunner:
 
     @property
     def is_drained(self) -> bool:
-        """Whether all that is committed in the mapping's streams is done."""
+        """Whether all that is committed in the mapping's streams is done.
+
+        Raises Corrupt for a shard that cannot be read: it never will be.
+        """
+        if self._damaged:
+            raise Corrupt(f"{self._handler.name}: {', '.join(sorted(self._damaged))} is damaged")
         shards = [shard for stream in self._streams() for shard in stream.shards]
         return all(
             shard.shard_id in self._done

@@ -45,6 +45,7 @@ from ..lambdas.runtime import Invoker
 from ..lambdas.settings import MappingSettings
 from ..lambdas.shard import Shard as Machine
 from ..limits import (
+    ERROR_CHARACTERS_MAX,
     HANDLER_CONFLICTS_MAX,
     INVOKER_RETRY_SECONDS,
     STREAM_SLICE_RECORDS,
@@ -109,7 +110,7 @@ class Tools(msgspec.Struct, frozen=True):
 class Counters:
     """What a mapping has done since it was started."""
 
-    __slots__ = ("batches", "discarded", "failures", "last_result", "records")
+    __slots__ = ("batches", "discarded", "failures", "last_error", "last_result", "records")
 
     def __init__(self) -> None:
         self.records = 0
@@ -118,6 +119,8 @@ class Counters:
         self.discarded = 0
         #: LastProcessingResult.
         self.last_result = "No records processed"
+        #: Type and message of the last failure.
+        self.last_error = ""
 
 
 class ShardPoller:
@@ -150,7 +153,7 @@ class ShardPoller:
         self._arn = tools.arn_of(stream)
         self._render = Renderer(stream, shard, self._arn, tools.region).event_record
         rows = tools.checkpoints.load(mapping_id, shard.shard_id)
-        self._machine = Machine(settings, rows)
+        self._machine = Machine(self._bounded(settings), rows)
         #: Lane -> the version of its stored row, as far as this poller knows.
         self._versions: dict[int, int] = {}
         self._learn_versions(row.lane for row in rows)
@@ -196,11 +199,18 @@ class ShardPoller:
 
     def adopt(self, settings: MappingSettings, filters: Filters) -> bool:
         """Follow new settings from the next batch on; False if that takes a new poller."""
-        if not self._machine.adopt(settings):
+        if not self._machine.adopt(self._bounded(settings)):
             return False
         self._settings, self._filters = settings, filters
         self.ring()
         return True
+
+    def _bounded(self, settings: MappingSettings) -> MappingSettings:
+        """Without a limit of its own a record is too old when the stream no longer has it."""
+        if settings.maximum_record_age_seconds >= 0:
+            return settings
+        seconds = self._tools.streams.retention_ms // 1000
+        return msgspec.structs.replace(settings, maximum_record_age_seconds=seconds)
 
     def ring(self) -> None:
         """Look again."""
@@ -351,6 +361,7 @@ class ShardPoller:
             self._last_failed[call.lane] = result
             counters.failures += 1
             counters.last_result = "PROBLEM: Function call failed"
+            counters.last_error = f"{result.error_type}: {result.message}"[:ERROR_CHARACTERS_MAX]
             logger.warning("%s: %s: %s", self._handler.name, result.error_type, "handler failed")
             outcome = Failure()
         self._machine.finished(

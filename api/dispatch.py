@@ -37,8 +37,8 @@ from .operations.transactions import transact_get_items, transact_write_items
 from .operations.triggers import TRIGGER_OPERATIONS
 
 if TYPE_CHECKING:
+    from ..actors.mappings import Mappings
     from ..actors.tables import Tables
-    from ..actors.triggers import Triggers
 
 Operation = Callable[["Tables", Caller, bytes], Awaitable[bytes]]
 
@@ -81,14 +81,14 @@ _STREAM_OPERATIONS: dict[str, Operation] = {
 class Dispatcher:
     """All operations on one node's tables."""
 
-    __slots__ = ("_item_operations", "_is_open", "_table_operations", "_tables", "_triggers")
+    __slots__ = ("_item_operations", "_is_open", "_table_operations", "_tables", "_mappings")
 
     def __init__(
-        self, tables: Tables, triggers: Triggers | None = None, *, is_open: bool = True
+        self, tables: Tables, mappings: Mappings | None = None, *, is_open: bool = True
     ) -> None:
         """``is_open``: there are no credentials, so whoever is let in may do everything."""
         self._tables = tables
-        self._triggers = triggers
+        self._mappings = mappings
         self._is_open = is_open
         self._item_operations = {
             _PREFIX + name: (name, operation) for name, operation in _ITEM_OPERATIONS.items()
@@ -120,10 +120,10 @@ class Dispatcher:
     async def _dispatch_trigger(self, target: str, body: bytes, caller: Caller) -> bytes:
         """An operation of our own; what it does may run code."""
         operation = TRIGGER_OPERATIONS.get(target)
-        if operation is None or self._triggers is None:
+        if operation is None or self._mappings is None:
             raise UnknownOperationException()
         if not (self._is_open or caller.functions):
             raise AccessDeniedException(
                 f"{target.partition('.')[2]} takes a profile that says millstream_functions = true"
             )
-        return await operation(self._triggers, caller, body)
+        return await operation(self._mappings, caller, body)

@@ -76,17 +76,8 @@ _log = logging.getLogger(__name__)
 
 # Operations that wait for nothing but one partition's answer, or a checkpoint: between slices, or
 # before a transaction waits for more than one partition.
-_QUICK = frozenset(
-    b"DynamoDB_20120810." + name
-    for name in (
-        b"GetItem",
-        b"Query",
-        b"PutItem",
-        b"UpdateItem",
-        b"DeleteItem",
-        b"TransactWriteItems",
-    )
-)
+_QUICK_NAMES = b"GetItem Query PutItem UpdateItem DeleteItem TransactWriteItems"
+_QUICK = frozenset(b"DynamoDB_20120810." + name for name in _QUICK_NAMES.split())
 _SWEEP_SECONDS = 1
 
 

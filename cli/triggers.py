@@ -58,7 +58,7 @@ def _list(client: Client, _arguments: argparse.Namespace) -> int:
         table.add_column(name)
     for name in ("records", "batches", "failures", "given up", "behind"):
         table.add_column(name, justify="right")
-    table.add_column("last result")
+    table.add_column("last result", overflow="fold")
     for each in found:
         table.add_row(
             each["Name"],
@@ -69,7 +69,7 @@ def _list(client: Client, _arguments: argparse.Namespace) -> int:
             f"{each['Failures']:,}",
             f"{each['FailedBatches']:,}",
             f"{each['Lag']:,}",
-            each["LastProcessingResult"],
+            "\n".join(filter(None, (each["LastProcessingResult"], each["LastError"]))),
         )
     _show(table)
     return EXIT_OK

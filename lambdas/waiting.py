@@ -1,8 +1,14 @@
 """The records of one lane that are in no batch yet, and how many of them the next batch takes.
 
-A batch closes at its number of records, at the bytes of its payload (a single record always fits)
-and at the end of its tumbling window; these are counted as records arrive, not by looking at all
-that wait. What closes it besides (time, the shard's end) is the lane's business.
+A batch closes at its number of records, at the bytes of its payload (a single record always fits),
+at the end of its tumbling window, and where a long chain of handlers begins or ends; these are
+counted as records arrive, not by looking at all that wait. What closes it besides (time, the
+shard's end) is the lane's business.
+
+Which record of a batch a handler's write comes from cannot be told, so it counts one hop more
+than any of them. Were chains of all lengths mixed, they would lend each other their counts, and
+under load a handler that writes to its own table now and then would be taken for a loop. So records
+of more than ``MIXED_HOPS_MAX`` hops share a batch with their like only.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from collections import deque
 from ..limits import (
     INVOCATION_ENVELOPE_BYTES,
     INVOCATION_PAYLOAD_BYTES_MAX,
+    MIXED_HOPS_MAX,
     RECORD_AGE_MARGIN_MS,
     WINDOW_STATE_BYTES_MAX,
 )
@@ -105,13 +112,18 @@ class Waiting:
         size_bytes = self._bytes + record.size_bytes + 1
         if self._count > 0:
             room_bytes = INVOCATION_PAYLOAD_BYTES_MAX - INVOCATION_ENVELOPE_BYTES
-            is_beyond = False
+            is_beyond = _generation(record) != _generation(self._entries[0].record)
             if settings.tumbling_window_seconds > 0:
                 room_bytes -= WINDOW_STATE_BYTES_MAX
-                is_beyond = record.arrived_ms >= self.window()[1]
+                is_beyond = is_beyond or record.arrived_ms >= self.window()[1]
             if is_beyond or size_bytes > room_bytes:
                 self.is_closed = True
                 return
         self._count += 1
         self._bytes = size_bytes
         self.is_closed = self._count >= settings.batch_size
+
+
+def _generation(record: Pulled) -> int:
+    """Records of one generation may share a batch."""
+    return max(record.hops, MIXED_HOPS_MAX)

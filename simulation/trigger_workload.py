@@ -18,9 +18,9 @@ from typing import Any
 
 import trio
 
+from ..actors.mappings import Mappings
 from ..actors.node import Node
 from ..actors.tables import TableRef
-from ..actors.triggers import Triggers as Mappings
 from ..errors import OutcomeUnknown, RequestError, Unavailable
 from ..handlers import start_triggers
 from ..model.schema import KeyAttribute, KeySchema, NewTable, Status

@@ -16,7 +16,7 @@ from ...errors import InvalidRequest, MalformedRequest, ResourceNotFound
 from ..calls import Caller
 
 if TYPE_CHECKING:
-    from ...actors.triggers import Triggers
+    from ...actors.mappings import Mappings
     from ...lambdas.settings import Mapping
 
 PREFIX = "Millstream_20261123."
@@ -33,14 +33,14 @@ class _Request(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(_Request).decode
-TriggerOperation = Callable[["Triggers", Caller, bytes], Awaitable[bytes]]
+TriggerOperation = Callable[["Mappings", Caller, bytes], Awaitable[bytes]]
 
 
-async def list_triggers(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def list_triggers(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Every trigger with its table, its state and what it has done."""
     _read(body)
     pairs = zip(
-        triggers.list(caller.namespace), triggers.statistics(caller.namespace), strict=True
+        mappings.list(caller.namespace), mappings.statistics(caller.namespace), strict=True
     )
     return _encode(
         {
@@ -52,13 +52,14 @@ async def list_triggers(triggers: Triggers, caller: Caller, body: bytes) -> byte
                     "State": mapping.state,
                     "IsFunction": mapping.is_function,
                     "LastProcessingResult": mapping.last_processing_result,
+                    "LastError": done.last_error,
                     "Records": done.records,
                     "Batches": done.batches,
                     "Failures": done.failures,
                     "Discarded": done.discarded,
                     "Lag": done.lag,
                     "FailedBatches": len(
-                        triggers.failed_batches(caller.namespace, mapping.uuid)
+                        mappings.failed_batches(caller.namespace, mapping.uuid)
                     ),
                 }
                 for mapping, done in pairs
@@ -67,39 +68,39 @@ async def list_triggers(triggers: Triggers, caller: Caller, body: bytes) -> byte
     )
 
 
-async def pause_trigger(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def pause_trigger(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Stop calling the handler; positions are kept."""
-    mapping = _find(triggers, caller, _read(body))
-    return _state(await triggers.pause(caller.namespace, mapping.uuid))
+    mapping = _find(mappings, caller, _read(body))
+    return _state(await mappings.pause(caller.namespace, mapping.uuid))
 
 
-async def resume_trigger(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def resume_trigger(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Go on where it was paused."""
-    mapping = _find(triggers, caller, _read(body))
-    return _state(await triggers.resume(caller.namespace, mapping.uuid))
+    mapping = _find(mappings, caller, _read(body))
+    return _state(await mappings.resume(caller.namespace, mapping.uuid))
 
 
-async def reset_trigger(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def reset_trigger(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Go on from another place in the stream."""
     request = _read(body)
-    mapping = _find(triggers, caller, request)
+    mapping = _find(mappings, caller, request)
     position = request.position
     if position is None:
         raise InvalidRequest("Position is missing: TRIM_HORIZON, LATEST or a time in seconds")
     place = position if isinstance(position, str) else int(position * 1000)
-    return _state(await triggers.reset(caller.namespace, mapping.uuid, place))
+    return _state(await mappings.reset(caller.namespace, mapping.uuid, place))
 
 
-async def delete_trigger(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def delete_trigger(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Remove a mapping with its positions."""
-    mapping = _find(triggers, caller, _read(body))
-    return _state(await triggers.delete(caller.namespace, mapping.uuid))
+    mapping = _find(mappings, caller, _read(body))
+    return _state(await mappings.delete(caller.namespace, mapping.uuid))
 
 
-async def list_failed_batches(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def list_failed_batches(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Batches that were given up and nobody has dealt with, oldest first."""
-    mapping = _find(triggers, caller, _read(body))
-    batches = triggers.failed_batches(caller.namespace, mapping.uuid)
+    mapping = _find(mappings, caller, _read(body))
+    batches = mappings.failed_batches(caller.namespace, mapping.uuid)
     return _encode(
         {
             "FailedBatches": [
@@ -118,12 +119,12 @@ async def list_failed_batches(triggers: Triggers, caller: Caller, body: bytes) -
     )
 
 
-async def redrive_trigger(triggers: Triggers, caller: Caller, body: bytes) -> bytes:
+async def redrive_trigger(mappings: Mappings, caller: Caller, body: bytes) -> bytes:
     """Give a failed batch, or all, to the handler again."""
     request = _read(body)
-    mapping = _find(triggers, caller, request)
-    taken = await triggers.redrive(caller.namespace, mapping.uuid, request.batch_id)
-    left = len(triggers.failed_batches(caller.namespace, mapping.uuid))
+    mapping = _find(mappings, caller, request)
+    taken = await mappings.redrive(caller.namespace, mapping.uuid, request.batch_id)
+    left = len(mappings.failed_batches(caller.namespace, mapping.uuid))
     return _encode({"Taken": taken, "Left": left})
 
 
@@ -145,13 +146,13 @@ def _read(body: bytes) -> _Request:
         raise MalformedRequest(f"The request cannot be read: {error}") from None
 
 
-def _find(triggers: Triggers, caller: Caller, request: _Request) -> Mapping:
+def _find(mappings: Mappings, caller: Caller, request: _Request) -> Mapping:
     """The mapping that ``Name`` means: a name, or the UUID where a name stands for several."""
     if request.name is None:
         raise InvalidRequest("Name is missing")
     found = [
         mapping
-        for mapping in triggers.list(caller.namespace)
+        for mapping in mappings.list(caller.namespace)
         if request.name in (mapping.name, mapping.uuid)
     ]
     if not found:

@@ -450,3 +450,25 @@ def checkpoints_tree() -> int:
     from millstream.actors.checkpoints import CHECKPOINTS_TREE
 
     return CHECKPOINTS_TREE
+
+
+async def test_chains_that_end_are_no_loop_however_many_share_a_batch() -> None:
+    """A handler that writes to its own table three times an item, for many items at once."""
+
+    async def age(event: Any, context: Any) -> None:
+        for record in event["Records"]:
+            image = record["dynamodb"]["NewImage"]
+            version = int(image["v"]["N"])
+            if version < 3:
+                key = f"{image['id']['S'].partition(' ')[0]} {version + 1}"
+                await things.put({"id": key, "v": version + 1})
+
+    async with open_database() as db:
+        things = await table(db, "things")
+        await db.add_trigger("things", age, name="age", batch_size=20)
+        for number in range(200):
+            await things.put({"id": str(number), "v": 1})
+        with trio.fail_after(30):
+            await db.drain()
+        assert db.triggers.failed_batches("age") == []
+        assert len([item async for item in things.scan()]) == 600

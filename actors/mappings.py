@@ -25,14 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import trio
 
-from ..errors import (
-    Corrupt,
-    InvalidRequest,
-    ResourceInUse,
-    ResourceNotFound,
-    Unavailable,
-    WrongFormat,
-)
+from ..errors import InvalidRequest, ResourceInUse, ResourceNotFound, Unavailable
 from ..lambdas.batches import checkpoints_at
 from ..lambdas.settings import Mapping, MappingSettings, check_settings
 from ..lambdas.trigger import Trigger
@@ -42,48 +35,29 @@ from ..streams.sequence import lsn_of
 from .catalog import MAPPING_ENTRY, Catalog
 from .destinations import FailedBatch
 from .mapping_runner import MappingRunner, Source, starting_rows
+from .mapping_values import (
+    CREATING,
+    DELETING,
+    DISABLED,
+    ENABLED,
+    USER,
+    WAITING,
+    MappingStatistics,
+    StoredMapping,
+    decode_mapping,
+    encode_mapping,
+)
 from .redrive import give_again
 from .shard_poller import Counters, Handler, Tools
 from .tables import Tables
 
 logger = logging.getLogger(__name__)
 
-MAPPING_FORMAT = 1
-CREATING, ENABLED, DISABLED, DELETING = "Creating", "Enabled", "Disabled", "Deleting"
-WAITING = "WAITING_FOR_HANDLER"
-USER = "USER_INITIATED"
-
-
-# Named here because ``Triggers.list`` hides the built-in inside the class.
+# Named here because ``Mappings.list`` hides the built-in inside the class.
 Found = list[Mapping]
 
 
-class StoredMapping(msgspec.Struct, frozen=True):
-    """The catalog's entry. ``has_begun``: the first positions are stored."""
-
-    mapping: Mapping
-    source: Source
-    has_begun: bool
-    format: int = MAPPING_FORMAT
-
-
-class MappingStatistics(msgspec.Struct, frozen=True):
-    """What a mapping has done since the start, and how far it is.
-
-    ``lag`` is the number of log entries behind, summed over its shards; also of what does not run.
-    """
-
-    name: str
-    state: str
-    records: int
-    batches: int
-    failures: int
-    discarded: int
-    lag: int
-    last_result: str
-
-
-class Triggers:
+class Mappings:
     """Makes, changes, runs and removes mappings. One per node."""
 
     def __init__(
@@ -112,7 +86,7 @@ class Triggers:
         self._progress = trio.lowlevel.ParkingLot()
         self._closing = False
         for data in catalog.entries(MAPPING_ENTRY).values():
-            stored = _decode(data)
+            stored = decode_mapping(data)
             self._stored[stored.mapping.uuid] = stored
         tables.view_wanted = self._view_wanted
 
@@ -188,6 +162,7 @@ class Triggers:
             counters.discarded,
             lag,
             mapping.last_processing_result,
+            counters.last_error,
         )
 
     def _positions(self, uuid: str) -> dict[str, tuple[int, int]]:
@@ -262,6 +237,8 @@ class Triggers:
             ResourceInUse: the name is registered in this process already.
         """
         check_settings(trigger.settings)
+        # First, because a handler that cannot travel must leave no mapping behind.
+        handler = self._make_handler(namespace, trigger)
         async with self._changing:
             uuid = self._uuid_of(namespace, trigger.name)
             if uuid is not None and uuid in self._handlers:
@@ -275,7 +252,7 @@ class Triggers:
                 uuid = mapping.uuid
             else:
                 await self._renew(uuid, trigger)
-            self._handlers[uuid] = (trigger, self._make_handler(namespace, trigger))
+            self._handlers[uuid] = (trigger, handler)
             if trigger.on_failure is not None and trigger.settings.on_failure is not None:
                 key = (uuid, trigger.settings.on_failure.name)
                 self._tools.failures.callables[key] = trigger.on_failure
@@ -499,7 +476,7 @@ class Triggers:
             last_modified_ms=self._tools.clock.now_ms(),
         )
         stored = StoredMapping(mapping, source, has_begun=False)
-        await self._catalog.save_entry(MAPPING_ENTRY, mapping.uuid, _encode(stored))
+        await self._catalog.save_entry(MAPPING_ENTRY, mapping.uuid, encode_mapping(stored))
         self._stored[mapping.uuid] = stored
         if run:
             await self._settle(mapping.uuid)
@@ -554,7 +531,7 @@ class Triggers:
             **fields,
         )
         renewed = msgspec.structs.replace(stored, mapping=mapping, has_begun=has_begun)
-        await self._catalog.save_entry(MAPPING_ENTRY, mapping.uuid, _encode(renewed))
+        await self._catalog.save_entry(MAPPING_ENTRY, mapping.uuid, encode_mapping(renewed))
         self._stored[mapping.uuid] = renewed
         return renewed
 
@@ -578,7 +555,7 @@ class Triggers:
         """Return when every mapping that runs has done everything that is committed.
 
         Also what handlers have written meanwhile, to whatever table. A handler that fails for ever
-        keeps this waiting for ever.
+        keeps this waiting for ever. Raises Corrupt if a stream is damaged.
         """
         while True:
             runners = [
@@ -589,17 +566,3 @@ class Triggers:
             if all(runner.is_drained for runner in runners):
                 return
             await self._progress.park()
-
-
-def _encode(stored: StoredMapping) -> bytes:
-    return msgspec.msgpack.encode(stored)
-
-
-def _decode(data: bytes) -> StoredMapping:
-    try:
-        stored = msgspec.msgpack.decode(data, type=StoredMapping)
-    except msgspec.DecodeError as error:
-        raise Corrupt("an event source mapping in the catalog cannot be read") from error
-    if stored.format != MAPPING_FORMAT:
-        raise WrongFormat(f"mapping {stored.mapping.uuid} has catalog format {stored.format}")
-    return stored
