@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import trio
@@ -578,12 +578,14 @@ class SchemaChanges:
 
 def stream_label(now_ms: int, last: str | None) -> str:
     """A stream's label, the time of enabling; above ``last``, the table's label before."""
-    while True:
-        moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-        label = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now_ms % 1000:03d}"
-        if last is None or label > last:
-            return label
-        now_ms += 1
+    label = _label(datetime.fromtimestamp(now_ms / 1000, UTC))
+    if last is None or label > last:
+        return label
+    return _label(datetime.fromisoformat(last) + timedelta(milliseconds=1))
+
+
+def _label(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
 def _builder_task(base: Partition, target: Partition) -> str:

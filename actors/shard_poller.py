@@ -290,8 +290,9 @@ class ShardPoller:
                 self._is_caught_up = False
                 return
             page = self._read(min(room, STREAM_SLICE_RECORDS))
+            now_ms = self._tools.clock.now_ms()
             for change in page.changes:
-                machine.feed(self._pulled(change))
+                machine.feed(self._pulled(change, now_ms))
             moved = page.next > self._next
             self._next = page.next
             if page.is_end:
@@ -316,13 +317,14 @@ class ShardPoller:
                 self._counters.last_result = "PROBLEM: Records have expired unprocessed"
                 self._next = horizon
 
-    def _pulled(self, change: Change) -> Pulled:
+    def _pulled(self, change: Change, now_ms: int) -> Pulled:
         filters = self._filters
         matches = filters.is_empty or filters.matches(self._render(change))
         return Pulled(
             position=change.sequence,
             key=change.key,
-            arrived_ms=change.at_ms,
+            # Commits have later times than the clock, after it was set back: nobody waits for that.
+            arrived_ms=min(change.at_ms, now_ms),
             size_bytes=change.json_bytes,
             matches=matches,
             hops=change.hops,

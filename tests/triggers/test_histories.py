@@ -365,7 +365,7 @@ def check_end(oracle: Oracle, db: Database) -> None:
 
 
 @given(history=steps, first=options, filtered=st.booleans())
-@profile(max_examples=40)
+@profile(max_examples=25)
 def test_every_change_is_delivered_in_order(
     history: list[Step], first: dict[str, Any], filtered: bool
 ) -> None:

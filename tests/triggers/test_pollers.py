@@ -12,6 +12,7 @@ import trio.testing
 from millstream.actors.mapping_runner import MappingRunner
 from millstream.actors.shard_poller import ShardPoller
 from millstream.database import Database, open_database
+from millstream.host.clock import ManualClock
 
 
 @pytest.mark.parametrize("watcher", [ShardPoller, MappingRunner])
@@ -81,3 +82,49 @@ async def test_lag_tells_how_far_a_mapping_is_behind(tmp_path: Path) -> None:
         assert lag(db) >= 3
         await db.triggers.reset("h", "LATEST")
         assert lag(db) == 0
+
+
+@pytest.mark.parametrize("seconds_back", [0, 3600])
+async def test_a_table_that_is_made_again_has_a_stream_of_its_own(seconds_back: int) -> None:
+    """Wherever the clock has been meanwhile: it may stand still, or be set back."""
+    seen: list[str] = []
+
+    async def see(event: Any, context: Any) -> None:
+        seen.extend(record["dynamodb"]["Keys"]["id"]["S"] for record in event["Records"])
+
+    clock = ManualClock(now_ms=1_700_000_000_000)
+    async with open_database(clock=clock) as db:
+        await db.add_trigger("orders", see)
+        for number in range(3):
+            orders = await db.create_table("orders", partition_key="id")
+            await orders.put({"id": str(number)})
+            with trio.fail_after(5):
+                await db.drain()
+            await db.delete_table("orders")
+            clock.set_wall(clock.now_ms() - 1000 * seconds_back)
+    assert seen == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("window", [0, 10])
+async def test_a_clock_that_was_set_back_keeps_no_batch_waiting(window: int) -> None:
+    """Versions never go back, so commits are dated by the time that the clock had been at."""
+    batches: list[int] = []
+
+    async def see(event: Any, context: Any) -> None:
+        batches.append(len(event["Records"]))
+
+    clock = ManualClock(now_ms=1_700_000_000_000)
+    async with open_database(clock=clock) as db:
+        orders = await db.create_table("orders", partition_key="id")
+        await db.add_trigger("orders", see, window=window)
+        await orders.put({"id": "before"})
+        clock.advance(window * 1000)
+        with trio.fail_after(5):
+            await db.drain()
+        clock.set_wall(clock.now_ms() - 3_600_000)
+        await orders.put({"id": "after"})
+        await trio.testing.wait_all_tasks_blocked()
+        clock.advance(window * 1000)
+        with trio.fail_after(5):
+            await db.drain()
+    assert batches == [1, 1]
