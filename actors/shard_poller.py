@@ -455,7 +455,11 @@ class ShardPoller:
         self._counters.discarded += len(discard.records)
         failed = self._last_failed.get(discard.lane)
         sequences = [record.position for record in discard.records]
-        first = sequence_text(sequences[0]) if sequences else f"window-{discard.batch_id}"
+        now_ms = self._tools.clock.now_ms()
+        # A window's final call has no records; numbers of batches begin anew with each start.
+        first = (
+            sequence_text(sequences[0]) if sequences else f"window-{now_ms}-{discard.batch_id}"
+        )
         batch = FailedBatch(
             batch_id=f"{self._shard.shard_id}-{first}",
             mapping_id=self._mapping_id,
@@ -467,7 +471,7 @@ class ShardPoller:
             attempts=discard.attempts,
             error_type="" if failed is None else failed.error_type,
             message="" if failed is None else failed.message,
-            at_ms=self._tools.clock.now_ms(),
+            at_ms=now_ms,
         )
         logger.error(
             "%s: %d records are given up (%s)",

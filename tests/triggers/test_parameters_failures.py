@@ -341,6 +341,32 @@ async def test_what_is_given_up_goes_where_on_failure_says(tmp_path: Path) -> No
         }
 
 
+async def test_final_calls_that_are_given_up_are_listed_one_by_one(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Also those of different starts, which number their batches alike."""
+
+    def act(event: dict[str, Any]) -> dict[str, Any]:
+        if event["isFinalInvokeForWindow"]:
+            raise ValueError("poisoned")
+        return {"state": {}}
+
+    calls = Calls(act)
+    for start in range(2):
+        async with open_database(tmp_path / "data", clock=clock) as db:
+            if start == 0:
+                await db.create_table("orders", partition_key="id")
+            await db.add_trigger(
+                "orders", calls.handler, name="h", tumbling_window=60, maximum_retry_attempts=0
+            )
+            await write(db.table("orders"), "ab"[start])
+            await db.drain()
+            clock.advance(60)
+            await quiet()
+            await db.drain()
+            assert given_up(db) == [("RetryAttemptsExhausted", 1)] * (start + 1)
+
+
 # timeout
 
 
