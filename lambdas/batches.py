@@ -144,10 +144,13 @@ def iso_seconds(ms: int) -> str:
 
 
 def window_members(call: WindowCall) -> dict[str, Any]:
-    """What an event of a tumbling window has besides Records, shardId and eventSourceARN."""
+    """What an event of a tumbling window has besides Records, shardId and eventSourceARN.
+
+    The state is a copy: a handler may change what it is given, and then fail.
+    """
     return {
         "window": {"start": iso_seconds(call.start_ms), "end": iso_seconds(call.end_ms)},
-        "state": call.state,
+        "state": msgspec.json.decode(msgspec.json.encode(call.state)),
         "isFinalInvokeForWindow": call.is_final,
         "isWindowTerminatedEarly": call.is_terminated_early,
     }

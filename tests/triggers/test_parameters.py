@@ -377,6 +377,34 @@ async def test_the_state_of_a_window_survives_a_restart(tmp_path: Path, clock: M
     ]
 
 
+async def test_a_handler_may_change_the_state_that_it_is_given(
+    db: Database, orders: Table, clock: ManualClock
+) -> None:
+    """And fail afterwards: the next attempt is given what the last success has returned."""
+    counts: list[int] = []
+
+    def count(event: dict[str, Any]) -> dict[str, Any]:
+        state = event["state"]
+        for record in event["Records"]:
+            letter = record["dynamodb"]["Keys"]["id"]["S"]
+            state.setdefault("seen", []).append(letter)
+        counts.append(len(state.get("seen", [])))
+        if len(counts) in (2, 4):
+            raise ValueError
+        return {"state": state}
+
+    calls = Calls(count)
+    await db.add_trigger("orders", calls.handler, tumbling_window=60, batch_size=1)
+    await write(orders, "ab")
+    await drain(db, clock)
+    clock.advance(60)
+    await quiet()
+    clock.advance(1)
+    await quiet()
+    # a, b and again, the final call and again.
+    assert counts == [1, 2, 2, 2, 2]
+
+
 async def test_an_answer_without_state_is_a_failure(
     db: Database, orders: Table, clock: ManualClock
 ) -> None:
