@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .changes import Change
+    from .changes import Change, changes_of
     from .config import Settings
     from .database import Database, Index, Table, open_database
     from .errors import (
@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Database", "Index", "Settings", "Table", "Transaction", "Triggers", "Change",
-    "open_database", "serve",
+    "changes_of", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
@@ -67,6 +67,7 @@ _HOMES = {
     "Transaction": ("transaction", "Transaction"),
     "Triggers": ("triggers", "Triggers"),
     "Change": ("changes", "Change"),
+    "changes_of": ("changes", "changes_of"),
 }
 
 

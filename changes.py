@@ -61,6 +61,27 @@ class Change(msgspec.Struct, frozen=True):
     position: str | None
 
 
+def changes_of(event: dict[str, Any]) -> list[Change]:
+    """The records of a handler's event as plain Python values.
+
+    The event stays as it is; ``position`` is None, since a handler's place is its mapping's affair.
+    """
+    return [_plain(record) for record in event["Records"]]
+
+
+def _plain(record: dict[str, Any]) -> Change:
+    inner = record["dynamodb"]
+    new, old = inner.get("NewImage"), inner.get("OldImage")
+    return Change(
+        record["eventName"],
+        from_item(inner["Keys"]),
+        None if new is None else from_item(new),
+        None if old is None else from_item(old),
+        datetime.fromtimestamp(inner["ApproximateCreationDateTime"], UTC),
+        None,
+    )
+
+
 class _Cursor:
     """Where following is: by shard, and what the snapshot has seen of each log."""
 

@@ -32,7 +32,6 @@ from typing import Any
 import trio
 
 import millstream
-from millstream.model.python_values import from_item
 
 PRICES = {"kettle": 3900, "mug": 850, "teapot": 2450}  # cents
 STOCK = {"kettle": 50, "mug": 80, "teapot": 40}
@@ -163,8 +162,9 @@ async def keep_view(event: dict[str, Any], context: Any) -> None:
 
 def events_in(event: dict[str, Any]) -> Iterator[Event]:
     """The events that a trigger is called with."""
-    for record in event["Records"]:
-        yield from_item(record["dynamodb"]["NewImage"])
+    for change in millstream.changes_of(event):
+        assert change.new is not None, "events are never removed"
+        yield change.new
 
 
 # The shop.

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import trio
 
-from millstream.changes import Change
+from millstream.changes import Change, changes_of
 from millstream.database import Database, Table, open_database
 from millstream.errors import InvalidRequest, ResourceNotFound
 from millstream.limits import SNAPSHOT_SLICE_ROWS
+from millstream.testing import stream_event
 
 
 async def make(db: Database, **more: Any) -> Table:
@@ -153,3 +154,15 @@ async def test_what_cannot_be_followed_is_told() -> None:
         for nonsense in ("yesterday", "", "AAAA"):
             with pytest.raises(InvalidRequest):
                 await anext(table.changes(since=nonsense))
+
+
+def test_a_handler_may_have_its_event_in_plain_values() -> None:
+    event = stream_event(("INSERT", {"id": "a", "n": 1}), ("REMOVE", {"id": "b"}))
+    first, second = changes_of(event)
+    assert (first.kind, first.key, first.new, first.old) == (
+        "INSERT", {"id": "a"}, {"id": "a", "n": 1}, None,
+    )  # fmt: skip
+    assert (second.kind, second.key, second.new, second.old) == (
+        "REMOVE", {"id": "b"}, None, {"id": "b"},
+    )  # fmt: skip
+    assert first.at is not None and first.at.tzinfo is UTC
