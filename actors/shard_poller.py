@@ -516,11 +516,14 @@ class ShardPoller:
 
     async def _replace(self, effect: Replace) -> None:
         await self._wait_stored()
+        self._storing = True
         await self._tools.checkpoints.replace(
             self._mapping_id, self._shard.shard_id, effect.checkpoints
         )
         self._versions.clear()
         self._learn_versions(row.lane for row in effect.checkpoints)
+        self._storing = False
+        self._stored.unpark_all()
 
     def _learn_versions(self, lanes: Iterable[int]) -> None:
         for lane in lanes:

@@ -340,7 +340,8 @@ async def run_history(history: list[Step], first: dict[str, Any], filtered: bool
                     assert oracle.invocations == invocations
         async with open_database(path, clock=clock) as db:
             oracle.begin(current, stored_rows(db))
-            await db.add_trigger("items", oracle.handler, name="h", **current)
+            filter = [RED] if filtered else []
+            await db.add_trigger("items", oracle.handler, name="h", filter=filter, **current)
             await db.drain()
             assert oracle.invocations == invocations, "delivered again after a restart"
     return oracle

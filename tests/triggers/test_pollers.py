@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from millstream.actors.checkpoints import Checkpoints
 from millstream.actors.mapping_runner import MappingRunner
 from millstream.actors.shard_poller import ShardPoller
 from millstream.database import Database, open_database
@@ -128,3 +129,39 @@ async def test_a_clock_that_was_set_back_keeps_no_batch_waiting(window: int) -> 
         with trio.fail_after(5):
             await db.drain()
     assert batches == [1, 1]
+
+
+async def test_drain_waits_for_the_rows_of_another_factor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are stored before anything else, and then comes what was skipped meanwhile."""
+    gate, drained = trio.Event(), []
+    replace = Checkpoints.replace
+
+    async def late(self: Checkpoints, *arguments: Any) -> None:
+        await gate.wait()
+        await replace(self, *arguments)
+
+    async def see(event: Any, context: Any) -> None: ...
+
+    async with open_database(tmp_path / "data") as db:
+        await db.create_table("orders", partition_key="id")
+        await db.add_trigger("orders", see, name="h")
+        await db.table("orders").put({"id": "a"})
+        await db.drain()
+    async with open_database(tmp_path / "data") as db:
+        await db.table("orders").put({"id": "b"})
+        monkeypatch.setattr(Checkpoints, "replace", late)
+        none = {"eventName": ["REMOVE"]}
+        await db.add_trigger("orders", see, name="h", parallelization_factor=2, filter=none)
+
+        async def drain() -> None:
+            await db.drain()
+            drained.append(True)
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drain)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not drained
+                gate.set()
