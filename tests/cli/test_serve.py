@@ -186,7 +186,7 @@ def test_the_demo_passes():
         timeout=120,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "7 verdicts, all true" in result.stdout.splitlines()[-1]
+    assert "10 verdicts, all true" in result.stdout.splitlines()[-1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
