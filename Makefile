@@ -9,7 +9,8 @@
 #   make damage   flipped bits and cut files (SAMPLES=2000)
 #   make fuzz     random bytes, changed requests, broken HTTP (SECONDS=60 SEED=1)
 #   make conformance  the independent suite recorded on AWS (DIR=its checkout)
-#   make bench    throughput and CPU beside installed peers (BENCH=memory, scale or engine; ARGS)
+#   make bench    throughput and CPU beside installed peers (BENCH=memory, scale, engine or
+#                 triggers; ARGS)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
 #   make clean    remove what make made

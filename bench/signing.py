@@ -17,6 +17,8 @@ ACCESS_KEY = "AKIDBENCHMARK0000001"
 SECRET_KEY = "not/a/secret/only/a/benchmark/0000000001"
 REGION = "us-east-1"
 HOST = "localhost:8000"
+ITEMS = "DynamoDB_20120810"
+STREAMS = "DynamoDBStreams_20120810"
 _SIGNED = "content-type;host;x-amz-date;x-amz-target"
 _CONTENT_TYPE = "application/x-amz-json-1.0"
 _USER_AGENT = (
@@ -43,11 +45,11 @@ class Signer:
         self._scope = ""
         self._key = b""
 
-    def request(self, operation: str, body: bytes) -> bytes:
+    def request(self, operation: str, body: bytes, service: str = ITEMS) -> bytes:
         """One POST of ``body``, head and all."""
         if int(time.time()) != self._second:
             self._turn()
-        target = f"DynamoDB_20120810.{operation}"
+        target = f"{service}.{operation}"
         canonical = (
             f"POST\n/\n\ncontent-type:{_CONTENT_TYPE}\nhost:{HOST}\nx-amz-date:{self._stamp}\n"
             f"x-amz-target:{target}\n\n{_SIGNED}\n{hashlib.sha256(body).hexdigest()}"

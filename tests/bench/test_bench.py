@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from millstream.bench import __main__ as program
-from millstream.bench import engine, memory, report, scale
+from millstream.bench import engine, memory, report, scale, triggers
 from millstream.bench.chart import chart
 from millstream.bench.client import (
     Job,
@@ -462,3 +462,28 @@ def test_the_engine_program_runs(tmp_path):
     assert "query: " in result.stdout
     assert engine.CALLER.namespace == ""
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "part", ["latency", "throughput", "transactions", "reads", "slow", "puts", "idle"]
+)
+def test_each_part_of_the_triggers_program_runs(tmp_path, part):
+    words = ["--parts", part, "--records", "300", "--live-records", "300", "--rounds", "1",
+             "--puts", "2", "--slow-puts", "20", "--stream-puts", "20", "--mappings", "3",
+             "--idle-seconds", "0.1", "--directory", str(tmp_path)]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-m", "millstream.bench.triggers", *words], capture_output=True, text=True
+    )
+    assert result.returncode in (0, 1), result.stderr
+    assert "other processes" in result.stdout
+    assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_the_triggers_program_tells_of_a_missed_bar(tmp_path, monkeypatch, capsys):
+    figures = [triggers.Figure("good", True), triggers.Figure("stated")]
+    monkeypatch.setitem(triggers.PARTS, "idle", lambda directory, options: figures)
+    given = ["--parts", "idle", "--directory", str(tmp_path)]
+    assert triggers.main(given) == 0
+    figures.append(triggers.Figure("bad", False))
+    assert triggers.main(given) == 1
+    assert "MISSED bad" in capsys.readouterr().out
