@@ -384,7 +384,10 @@ def item_size_bytes(item: Item) -> int:
     """DynamoDB's size of a canonical item: names in UTF-8 plus values, in bytes."""
     size = 0
     for name, value in item.items():
-        size += (len(name) if name.isascii() else len(name.encode())) + value_size_bytes(value)
+        size += len(name) if name.isascii() else len(name.encode())
+        # Strings are nearly all there is: a call fewer for each.
+        text = value.get("S")
+        size += len(text) if text is not None and text.isascii() else value_size_bytes(value)
     return size
 
 

@@ -30,7 +30,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     ``kind`` is INSERT, MODIFY or REMOVE. ``new`` and ``old`` are canonical DynamoDB-JSON bodies,
     None where there is none or where the stream does not show it. ``at_ms`` is the commit's time.
-    ``version`` is the item's version (hlc) after the change.
+    ``version`` is the item's version (hlc) after the change, ``new_size_bytes`` its size then,
+    whether it is shown or not.
     """
 
     sequence: int
@@ -38,6 +39,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     new: bytes | None
     old: bytes | None
+    new_size_bytes: int
     at_ms: int
     version: int
     hops: int
@@ -75,6 +77,7 @@ def changes_of(stream: Stream, entry: bytes, lsn: int, start: int) -> list[Chang
                 record.key,
                 body if shows_new else None,
                 old if shows_old and old else None,
+                record.size_bytes,
                 at_ms,
                 record.hlc,
                 record.hops,
@@ -95,13 +98,14 @@ def key_item(stream: Stream, key: bytes) -> Item:
 class Renderer:
     """Renders the changes of one shard. ``arn`` is the stream's."""
 
-    __slots__ = ("_arn", "_region", "_shard", "_stream")
+    __slots__ = ("_id_prefix", "_key_names", "_more", "_region", "_stream")
 
     def __init__(self, stream: Stream, shard: Shard, arn: str, region: str) -> None:
         self._stream = stream
-        self._shard = shard
-        self._arn = arn
         self._region = region
+        self._more = {"awsRegion": region, "eventSourceARN": arn}
+        self._key_names = stream.key.names()
+        self._id_prefix = f"{stream.label} {shard.log_id} "
 
     def api_record(self, change: Change) -> dict[str, Any]:
         """A record of GetRecords, to be encoded by msgspec: images are spliced in as they are."""
@@ -111,26 +115,37 @@ class Renderer:
             "Keys": keys,
         }
         size_bytes = item_size_bytes(keys)
-        for name, body in (("NewImage", change.new), ("OldImage", change.old)):
-            if body is not None:
-                inner[name] = msgspec.Raw(body)
-                size_bytes += item_size_bytes(decode_item(body))
+        if change.new is not None:
+            inner["NewImage"] = msgspec.Raw(change.new)
+            size_bytes += change.new_size_bytes
+        if change.old is not None:
+            inner["OldImage"] = msgspec.Raw(change.old)
+            size_bytes += item_size_bytes(decode_item(change.old))
         return self._record(change, inner, size_bytes, {"awsRegion": self._region})
 
     def event_record(self, change: Change) -> dict[str, Any]:
         """A record of Lambda's event, plain Python throughout."""
-        keys = key_item(self._stream, change.key)
+        new = None if change.new is None else decode_item(change.new)
+        old = None if change.old is None else decode_item(change.old)
+        keys = self._keys(change, old if new is None else new)
         inner: dict[str, Any] = {
             "ApproximateCreationDateTime": float(change.at_ms // 1000),
             "Keys": keys,
         }
         size_bytes = item_size_bytes(keys)
-        for name, body in (("NewImage", change.new), ("OldImage", change.old)):
-            if body is not None:
-                image = inner[name] = decode_item(body)
-                size_bytes += item_size_bytes(image)
-        more = {"awsRegion": self._region, "eventSourceARN": self._arn}
-        return self._record(change, inner, size_bytes, more)
+        if new is not None:
+            inner["NewImage"] = new
+            size_bytes += change.new_size_bytes
+        if old is not None:
+            inner["OldImage"] = old
+            size_bytes += item_size_bytes(old)
+        return self._record(change, inner, size_bytes, self._more)
+
+    def _keys(self, change: Change, image: Item | None) -> Item:
+        """The key attributes, taken from the image where there is one: values of their own."""
+        if image is None:
+            return key_item(self._stream, change.key)
+        return {name: image[name].copy() for name in self._key_names}
 
     def _record(
         self, change: Change, inner: dict[str, Any], size_bytes: int, more: dict[str, Any]
@@ -149,5 +164,5 @@ class Renderer:
 
     def _event_id(self, sequence: int) -> str:
         """The same for the same change, however often it is delivered."""
-        text = f"{self._stream.label} {self._shard.log_id} {sequence}"
+        text = f"{self._id_prefix}{sequence}"
         return blake2b(text.encode(), digest_size=16).hexdigest()
