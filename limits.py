@@ -226,7 +226,8 @@ TOKEN_SWEEP_ROWS = 2_000
 # Streams (D: records are kept for 24 hours, shards roll over about every 4, an iterator is good for
 # 15 minutes, a page has 1,000 records or 1 MB, 100 shards or streams are listed at a time; S: an
 # iterator names a table of up to 255 characters; a read looks at so much of a log that shows
-# nothing before it answers; what has expired is looked for this often).
+# nothing before it answers; entries that were read are kept for those who read the same, up to so
+# many bytes in all; what has expired is looked for this often).
 STREAM_RETENTION_SECONDS = 24 * 3600
 STREAM_RETENTION_SECONDS_MAX = 366 * 24 * 3600
 STREAM_SHARD_SECONDS = 4 * 3600
@@ -238,6 +239,7 @@ STREAM_PAGE_BYTES_MAX = 1024 * 1024
 STREAM_LIST_MAX = 100
 STREAM_READ_BYTES = 256 * 1024
 STREAM_SCAN_ENTRIES_MAX = 2000
+STREAM_CACHE_BYTES = 4 * 1024 * 1024
 STREAM_WATCH_SECONDS = 60.0
 # An effect's count of the handlers that led to it goes no higher than this (S).
 HOPS_MAX = 255

@@ -25,6 +25,7 @@ import trio
 from ..errors import OutcomeUnknown, StorageError, Throttled, Trimmed, Unavailable
 from ..limits import (
     SCHEMA_RETRY_SECONDS,
+    STREAM_CACHE_BYTES,
     STREAM_READ_BYTES,
     STREAM_SCAN_ENTRIES_MAX,
     STREAM_WATCH_SECONDS,
@@ -44,6 +45,7 @@ from ..streams.definition import (
 from ..streams.records import Change, changes_of
 from ..streams.sequence import lsn_of, sequence_of
 from .catalog import STREAM_ENTRY, Catalog
+from .log_cache import LogCache
 from .partition import PartitionActor
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class Streams:
         self._streams: dict[tuple[str, str, str], Stream] = {}
         #: Log -> the first LSN that was within retention when last looked for, and its timestamp.
         self._horizons: dict[str, tuple[int, int]] = {}
+        self._cache = LogCache(STREAM_CACHE_BYTES)
         #: Shard -> what it may be read to while its end is being committed.
         self._ceilings: dict[str, int] = {}
         #: Stream -> the last schema version whose effects it will have had, while it is ending.
@@ -162,8 +165,10 @@ class Streams:
         return high
 
     def _timestamp(self, log_id: str, lsn: int) -> int:
-        (entry,) = self._engine.read(log_id, lsn, 1)
-        return timestamp_of(entry.data)
+        data = self._cache.get(log_id, lsn)
+        if data is None:
+            data = self._engine.read(log_id, lsn, 1)[0].data
+        return timestamp_of(data)
 
     def first_sequence(self, shard: Shard) -> int:
         """Where the shard's records begin now: its first, or what retention has left."""
@@ -221,17 +226,25 @@ class Streams:
             self._refuse_trimmed(shard.log_id, lsn)
         size_bytes = scanned = 0
         while lsn <= last and scanned < STREAM_SCAN_ENTRIES_MAX:
-            for entry in self._engine.read(shard.log_id, lsn, STREAM_READ_BYTES):
-                if lsn > last or scanned >= STREAM_SCAN_ENTRIES_MAX:
-                    break
-                for change in changes_of(stream, entry.data, lsn, start):
-                    changes.append(change)
-                    size_bytes += change.json_bytes
-                    if len(changes) >= changes_max or size_bytes >= bytes_max:
-                        return Page(changes, change.sequence + 1, False)
-                lsn, scanned = lsn + 1, scanned + 1
+            for change in changes_of(stream, self._entry(shard.log_id, lsn, last), lsn, start):
+                changes.append(change)
+                size_bytes += change.json_bytes
+                if len(changes) >= changes_max or size_bytes >= bytes_max:
+                    return Page(changes, change.sequence + 1, False)
+            lsn, scanned = lsn + 1, scanned + 1
         is_end = shard.last_lsn is not None and lsn > shard.last_lsn
         return Page(changes, max(start, sequence_of(lsn)), is_end)
+
+    def _entry(self, log_id: str, lsn: int, last: int) -> bytes:
+        """The entry at ``lsn``, which is not above ``last``, the last that is committed."""
+        data = self._cache.get(log_id, lsn)
+        if data is None:
+            entries = self._engine.read(log_id, lsn, STREAM_READ_BYTES)
+            data = entries[0].data
+            for entry in entries:
+                if entry.lsn <= last:
+                    self._cache.keep(log_id, entry.lsn, entry.data)
+        return data
 
     def _refuse_trimmed(self, log_id: str, lsn: int) -> None:
         horizon = self.horizon(log_id)
