@@ -41,7 +41,7 @@ from .limits import FUNCTION_MEMORY_MB_DEFAULT, HANDLER_TIMEOUT_SECONDS_DEFAULT
 from .model.keys import encode_component, table_key
 from .model.python_values import to_item
 from .model.schema import KeyAttribute, KeySchema
-from .model.values import Item, encode_item
+from .model.values import Item, encode_item, item_size_bytes
 from .streams.definition import STREAM_VIEWS, Shard, Stream, StreamView, shard_id_of
 from .streams.records import Change, Renderer
 from .streams.sequence import sequence_of
@@ -257,6 +257,7 @@ def _change(
         key=table_key(parts[0], parts[1] if len(parts) > 1 else None),
         new=encode_item(after) if after is not None and stream.shows_new else None,
         old=encode_item(before) if before is not None and stream.shows_old else None,
+        new_size_bytes=0 if after is None else item_size_bytes(after),
         at_ms=at_ms,
         version=sequence,
         hops=0,
