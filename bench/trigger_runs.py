@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import statistics
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -318,16 +318,19 @@ VIEWS: Mapping[str, str | None] = {
 }
 
 
-async def puts(directory: Path, rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
+async def puts(directory: Path, slices: int, count: int) -> dict[str, dict[str, list[float]]]:
     """CPU microseconds of a PutItem, from JSON to JSON, on tables with streams and without.
 
-    ``insert`` and ``overwrite``, then by ``VIEWS``, then a figure for each round.
+    ``insert`` and ``overwrite``, then by ``VIEWS``, then a figure for each slice of ``count`` puts.
+    Slices are short and take turns: what the flusher and other processes do to one of them is
+    gone before the next.
     """
     found: dict[str, dict[str, list[float]]] = {
         kind: {view: [] for view in VIEWS} for kind in ("insert", "overwrite")
     }
     async with open_node(str(directory / "data"), NodeSettings()) as node:
         dispatcher = Dispatcher(node.tables)
+        turns = random.Random(slices)
 
         async def call(operation: str, body: bytes) -> None:
             await dispatcher.dispatch(f"DynamoDB_20120810.{operation}", body, CALLER)
@@ -335,11 +338,10 @@ async def puts(directory: Path, rounds: int, count: int) -> dict[str, dict[str, 
         for table, view in VIEWS.items():
             await call("CreateTable", create_table(f"table-{table}", view))
             await node.tables.wait_active("", f"table-{table}")
-        for number in range(-1, rounds):
-            views = list(VIEWS)
+        for number in range(-1, slices):
             for kind in found:
-                # Whoever is first in a round is last in the next.
-                for view in views if number % 2 else reversed(views):
+                # In any order, so that nobody always follows the same other.
+                for view in turns.sample(list(VIEWS), len(VIEWS)):
                     bodies = [_put(f"table-{view}", item) for item in items(number * count, count)]
                     cpu_us = await _by_many(partial(call, "PutItem"), bodies)
                     if number >= 0:
@@ -376,13 +378,3 @@ def create_table(name: str, view: str | None) -> bytes:
 def _put(table: str, item: Plain) -> bytes:
     typed = {name: {"S": value} for name, value in item.items()}
     return json.dumps({"TableName": table, "Item": typed}).encode()
-
-
-def least(found: Iterable[Spent]) -> Spent:
-    """The round that needed the least CPU."""
-    return min(found, key=lambda spent: spent.cpu_us)
-
-
-def median_ratio(over: list[float], under: list[float]) -> float:
-    """The median of the rounds' ratios."""
-    return statistics.median(one / other for one, other in zip(over, under, strict=True))
