@@ -261,12 +261,14 @@ class ShardPoller:
                 await self._bell.wait()
 
     async def _watch(self) -> None:
-        """Ring when the log has grown or the stream has changed.
+        """Ring when the log has grown or the stream has changed, if there is room for more.
 
-        Before each wait: what happened since the loop looked last would wake nobody.
+        Without room a handler is at work, and what it leaves to be done rings when it has ended.
         """
         while True:
-            self.ring()
+            # Before each wait: what happened since the loop looked last would wake nobody.
+            if self._machine.wants() > 0:
+                self.ring()
             await self._tools.streams.wait_growth(self._current()[1])
 
     def _current(self) -> tuple[Stream, Shard]:
@@ -416,15 +418,21 @@ class ShardPoller:
                 trace_id=trace_of(request_id, self._mapping_id, hops),
             )
             try:
-                result = await handler.invoker.invoke(self._event(call), invocation, transaction)
+                event = await self._event(call)
+                result = await handler.invoker.invoke(event, invocation, transaction)
             except Unavailable as error:
                 logger.warning("%s cannot be invoked now: %s", handler.name, error)
                 await trio.sleep(INVOKER_RETRY_SECONDS)
             else:
                 return transaction, result
 
-    def _event(self, call: Invoke) -> dict[str, Any]:
-        records = [self._render(record.record) for record in call.records]
+    async def _event(self, call: Invoke) -> dict[str, Any]:
+        records = []
+        for number, record in enumerate(call.records, 1):
+            records.append(self._render(record.record))
+            if number % STREAM_SLICE_RECORDS == 0:
+                # Writers need not wait for the whole of a large batch.
+                await trio.lowlevel.checkpoint()
         event: dict[str, Any] = {"Records": records}
         if call.window is not None:
             event |= window_members(call.window)

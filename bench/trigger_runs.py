@@ -202,17 +202,31 @@ async def replay(
     return found
 
 
-async def live(directory: Path, records: int) -> Spent:
-    """Writers and the handler together, until both are done."""
+class Live(msgspec.Struct, frozen=True):
+    """Puts with the handler of their records, and the same puts on a table without one."""
+
+    handled: list[Spent]
+    alone: list[Spent]
+
+
+async def live(directory: Path, records: int, rounds: int) -> Live:
+    """Writers and the handler together, until both are done; in turn with writers alone."""
     sink = Sink()
+    found = Live([], [])
     async with _database(directory / "data", "NEW_AND_OLD_IMAGES") as (db, table):
         await db.add_trigger(TABLE, sink.handle, name=TRIGGER, batch_size=BATCH_SIZE)
-        ready = list(items(0, records))
-        sink.expect(records)
-        watch = Stopwatch()
-        await _put_all(table, ready, WRITERS)
-        await sink.full.wait()
-        return watch.spent(records)
+        other = await db.create_table("other", partition_key="pk", stream="NEW_AND_OLD_IMAGES")
+        for number in range(rounds):
+            ready = list(items(number * records, records))
+            sink.expect(records)
+            watch = Stopwatch()
+            await _put_all(table, ready, WRITERS)
+            await sink.full.wait()
+            found.handled.append(watch.spent(records))
+            watch = Stopwatch()
+            await _put_all(other, ready, WRITERS)
+            found.alone.append(watch.spent(records))
+    return found
 
 
 async def transactional(directory: Path, records: int) -> Spent:
@@ -269,7 +283,7 @@ class SlowHandler(msgspec.Struct, frozen=True):
     beside: list[float]
 
 
-async def slow_handler(directory: Path, rounds: int, puts: int) -> SlowHandler:
+async def slow_handler(directory: Path, rounds: int, seconds: float) -> SlowHandler:
     """Puts to a table whose handler takes a second for each batch, and with it paused, in turn."""
     found: dict[bool, list[float]] = {False: [], True: []}
 
@@ -278,18 +292,24 @@ async def slow_handler(directory: Path, rounds: int, puts: int) -> SlowHandler:
 
     async with _database(directory / "data", "NEW_AND_OLD_IMAGES") as (db, table):
         await db.add_trigger(TABLE, sleep, name=TRIGGER, batch_size=BATCH_SIZE)
-        first = 0
+        source = items(0, 1 << 40)
         for number in range(-1, rounds):
             # Whoever is first in a round is second in the next.
             for is_beside in (True, False) if number % 2 else (False, True):
                 await (db.triggers.resume if is_beside else db.triggers.pause)(TRIGGER)
-                ready = list(items(first, puts))
-                first += puts
                 await trio.sleep(0.2)
-                took = sorted(await _put_all(table, ready, 8))
+                took = sorted(await _put_for(table, source, seconds))
                 if number >= 0:
                     found[is_beside].append(percentile(took, 0.99))
     return SlowHandler(found[False], found[True])
+
+
+async def _put_for(table: Table, source: Iterator[Plain], seconds: float) -> list[float]:
+    """Put items one by one, by eight tasks, for so long; what each put took in seconds."""
+    end = time.perf_counter() + seconds
+    return await _put_all(
+        table, itertools.takewhile(lambda _: time.perf_counter() < end, source), 8
+    )
 
 
 async def idle(directory: Path, mappings: int, seconds: float) -> Spent:

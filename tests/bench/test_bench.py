@@ -469,8 +469,9 @@ def test_the_engine_program_runs(tmp_path):
 )
 def test_each_part_of_the_triggers_program_runs(tmp_path, part):
     words = ["--parts", part, "--records", "300", "--live-records", "300", "--rounds", "1",
-             "--puts", "2", "--slow-puts", "20", "--stream-puts", "20", "--put-slices", "1",
-             "--mappings", "3", "--idle-seconds", "0.1", "--directory", str(tmp_path)]  # fmt: skip
+             "--puts", "2", "--slow-rounds", "1", "--slow-seconds", "0.05",
+             "--stream-puts", "20", "--put-slices", "1", "--mappings", "3",
+             "--idle-seconds", "0.1", "--directory", str(tmp_path)]  # fmt: skip
     result = subprocess.run(
         [sys.executable, "-m", "millstream.bench.triggers", *words], capture_output=True, text=True
     )

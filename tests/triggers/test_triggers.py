@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import millstream
 from millstream.database import Database, open_database
 from millstream.errors import InvalidRequest, ResourceInUse
+from millstream.lambdas.shard import Shard
+from millstream.streams.records import Renderer
 from millstream.triggers import Triggers
 
 
@@ -472,3 +475,70 @@ async def test_chains_that_end_are_no_loop_however_many_share_a_batch() -> None:
             await db.drain()
         assert db.triggers.failed_batches("age") == []
         assert len([item async for item in things.scan()]) == 600
+
+
+async def test_writers_do_not_wake_a_trigger_that_has_no_room(monkeypatch: Any) -> None:
+    # Each commit would cost the writers a look at everything that waits.
+    seen: list[tuple[str, str]] = []
+    may_go_on = trio.Event()
+
+    async def wait(event: Any, context: Any) -> None:
+        await may_go_on.wait()
+        seen.extend(names(event))
+
+    looks = []
+    ready = Shard.ready
+
+    def counted(shard: Shard, *arguments: Any) -> Any:
+        looks.append(shard)
+        return ready(shard, *arguments)
+
+    monkeypatch.setattr(Shard, "ready", counted)
+    async with open_database() as db:
+        orders = await table(db)
+        await db.add_trigger("orders", wait, name="wait")
+        await orders.put_many({"id": f"{number:04}"} for number in range(1200))
+        await trio.testing.wait_all_tasks_blocked()
+        assert looks
+        looks.clear()
+        for number in range(1200, 1210):
+            await orders.put({"id": f"{number:04}"})
+            await trio.testing.wait_all_tasks_blocked()
+        assert looks == []
+        may_go_on.set()
+        await db.drain()
+    assert len(seen) == 1210
+
+
+
+
+async def test_others_have_their_turn_while_a_large_batch_is_made(monkeypatch: Any) -> None:
+    turns, made_at = 0, []
+    made = Renderer.event_record
+
+    def noted(renderer: Renderer, change: Any) -> Any:
+        made_at.append(turns)
+        return made(renderer, change)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async def see(event: Any, context: Any) -> None:
+        assert len(event["Records"]) == 1000
+
+    monkeypatch.setattr(Renderer, "event_record", noted)
+    async with open_database() as db:
+        orders = await table(db)
+        await db.enable_stream("orders")
+        await orders.put_many({"id": f"{number:04}"} for number in range(1000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            await db.add_trigger("orders", see, batch_size=1000, maximum_retry_attempts=0)
+            await db.drain()
+            nursery.cancel_scope.cancel()
+        assert [statistics.batches for statistics in db.triggers.statistics()] == [1]
+    assert len(made_at) == 1000
+    assert made_at[-1] - made_at[0] >= 5
