@@ -25,10 +25,17 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import trio
 
-from ..errors import InvalidRequest, ResourceInUse, ResourceNotFound, Unavailable
+from ..errors import (
+    InvalidRequest,
+    LimitExceeded,
+    ResourceInUse,
+    ResourceNotFound,
+    Unavailable,
+)
 from ..lambdas.batches import checkpoints_at
 from ..lambdas.settings import Mapping, MappingSettings, check_settings
 from ..lambdas.trigger import Trigger
+from ..limits import MAPPINGS_MAX
 from ..model.schema import Status, TableChange
 from ..streams.definition import Stream
 from ..streams.sequence import lsn_of
@@ -462,6 +469,8 @@ class Mappings:
         *,
         run: bool = True,
     ) -> Mapping:
+        if len(self._stored) >= MAPPINGS_MAX:
+            raise LimitExceeded(f"There are {MAPPINGS_MAX} event source mappings already")
         mapping = Mapping(
             uuid=self._tools.new_id(),
             namespace=namespace,

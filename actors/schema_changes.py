@@ -28,6 +28,7 @@ import trio
 
 from ..errors import (
     Corrupt,
+    LimitExceeded,
     OutcomeUnknown,
     ResourceInUse,
     StorageError,
@@ -35,7 +36,7 @@ from ..errors import (
     Unavailable,
     WrongFormat,
 )
-from ..limits import SCHEMA_RETRY_SECONDS
+from ..limits import SCHEMA_RETRY_SECONDS, STREAMS_PER_TABLE_MAX
 from ..model.schema import (
     GlobalIndex,
     LocalIndex,
@@ -330,6 +331,11 @@ class SchemaChanges:
     def _new_label(self, namespace: str, name: str, last: str | None) -> str:
         """A label above all that the table had, and removed tables of its name."""
         labels = [stream.label for stream in self.streams.of_namespace(namespace, name)]
+        if len(labels) >= STREAMS_PER_TABLE_MAX:
+            raise LimitExceeded(
+                f"Subscriber limit exceeded: {STREAMS_PER_TABLE_MAX} streams of table {name} are "
+                "kept already"
+            )
         labels += [] if last is None else [last]
         return stream_label(self._now_ms(), max(labels, default=None))
 
