@@ -258,7 +258,7 @@ FAILURE_EVENT_BYTES_MAX = 350_000
 # Worker processes of one trigger (S: each costs some 15 MB).
 WORKERS_PER_TRIGGER_MAX = 10
 # Event source mappings of a node, and streams that are kept of one table (S: each has tasks and a
-# row; tests that make and remove a table all day leave a stream each time, which is kept for a day).
+# row; tests that make and remove a table all day leave a stream each time, kept for a day).
 MAPPINGS_MAX = 1000
 STREAMS_PER_TABLE_MAX = 10_000
 # What a trigger in Python gets unless it says otherwise (D: Lambda's most for both).
