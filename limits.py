@@ -227,7 +227,8 @@ TOKEN_SWEEP_ROWS = 2_000
 # 15 minutes, a page has 1,000 records or 1 MB, 100 shards or streams are listed at a time; S: an
 # iterator names a table of up to 255 characters; a read looks at so much of a log that shows
 # nothing before it answers; entries that were read are kept for those who read the same, up to so
-# many bytes in all; what has expired is looked for this often).
+# many bytes in all, and a partition's last one, if it has no more than so many; what has expired
+# is looked for this often).
 STREAM_RETENTION_SECONDS = 24 * 3600
 STREAM_RETENTION_SECONDS_MAX = 366 * 24 * 3600
 STREAM_SHARD_SECONDS = 4 * 3600
@@ -240,6 +241,7 @@ STREAM_LIST_MAX = 100
 STREAM_READ_BYTES = 256 * 1024
 STREAM_SCAN_ENTRIES_MAX = 2000
 STREAM_CACHE_BYTES = 4 * 1024 * 1024
+STREAM_NEWEST_BYTES = 64 * 1024
 STREAM_WATCH_SECONDS = 60.0
 # An effect's count of the handlers that led to it goes no higher than this (S).
 HOPS_MAX = 255

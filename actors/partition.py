@@ -26,9 +26,9 @@ from ..errors import (
     Throttled,
     Unavailable,
 )
-from ..limits import GATHER_LOOKS, RECOVERY_READ_BYTES
+from ..limits import GATHER_LOOKS, RECOVERY_READ_BYTES, STREAM_NEWEST_BYTES
 from ..model.schema import Table
-from ..storage.log.interface import LogEngine
+from ..storage.log.interface import Append, LogEngine
 from ..storage.partition import Partition, Position, Ticket
 from ..storage.records import Barrier, Record, Release
 from ..storage.rows import Bodies, Row, decode_row, take_bodies
@@ -130,6 +130,10 @@ class PartitionActor:
         self._backlog: list[_Ask | _Record] = []
         #: Those who wait for the log to grow; woken also when a stream on it changes.
         self.growth = trio.lowlevel.ParkingLot()
+        #: The append in flight.
+        self._append: Append | None = None
+        #: The last entry, if it is short and somebody waited for it: they need not read the log.
+        self.newest: Append | None = None
         #: Set when the Claim is durable and asks are answered, or when they are refused for good.
         self.serving = trio.Event()
         #: Set by an index builder that has fallen too far behind.
@@ -368,6 +372,7 @@ class PartitionActor:
         for answer in answers:
             answer.ticket.resolve(answer.result)
         if append is not None:
+            self._append = append
             self._log_writer.append(append, self._completed)
 
     def _completed(self, error: StorageError | None) -> None:
@@ -380,6 +385,9 @@ class PartitionActor:
         for answer in self.machine.committed():
             answer.ticket.resolve(answer.result)
         self._note_commit()
+        append, self.newest = self._append, None
+        if self.growth and append is not None and len(append.entry) <= STREAM_NEWEST_BYTES:
+            self.newest = append
         self.growth.unpark_all()
         self.serving.set()
         backlog, self._backlog = self._backlog, []

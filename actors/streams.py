@@ -237,7 +237,7 @@ class Streams:
 
     def _entry(self, log_id: str, lsn: int, last: int) -> bytes:
         """The entry at ``lsn``, which is not above ``last``, the last that is committed."""
-        data = self._cache.get(log_id, lsn)
+        data = self._cache.get(log_id, lsn) or self._newest(log_id, lsn)
         if data is None:
             entries = self._engine.read(log_id, lsn, STREAM_READ_BYTES)
             data = entries[0].data
@@ -245,6 +245,15 @@ class Streams:
                 if entry.lsn <= last:
                     self._cache.keep(log_id, entry.lsn, entry.data)
         return data
+
+    def _newest(self, log_id: str, lsn: int) -> bytes | None:
+        """The entry at ``lsn``, if its partition has just written it."""
+        actor = self._actors.get(log_id)
+        append = None if actor is None else actor.newest
+        if append is None or append.expected_last != lsn - 1:
+            return None
+        self._cache.keep(log_id, lsn, append.entry)
+        return append.entry
 
     def _refuse_trimmed(self, log_id: str, lsn: int) -> None:
         horizon = self.horizon(log_id)
