@@ -6,39 +6,31 @@ database to AWS SDKs as well.
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
+from .actors.catalog import FUNCTION_ENTRY, MAPPING_ENTRY
 from .actors.data_directory import open_node
-from .actors.function_handlers import function_handler
-from .actors.function_workers import worker_invokers
-from .actors.functions import Functions, open_functions
-from .actors.mappings import Mappings
 from .actors.node import Node, NodeSettings
-from .api.credentials import (
-    NAMESPACE_DEFAULT,
-    NAMESPACE_KEY_PREFIX,
-    Credentials,
-    parse_credentials,
-)
+from .api.credentials import parse_credentials
 from .api.dispatch import Dispatcher
 from .api.gate import Policy, check_bind
-from .api.lambda_routes import LambdaRoutes
+from .api.lambda_door import LambdaDoor
 from .api.server import ServerLimits, serve_http
-from .app import load_app
 from .config import Settings
 from .errors import ConfigurationError
-from .handlers import start_triggers
 from .host.host import real_host
 from .host.network import open_listeners, port_of
-from .host.processes import RealProcesses
-from .lambdas.environment import Endpoint
-from .lambdas.trigger import Trigger
+
+if TYPE_CHECKING:
+    from .actors.mappings import Mappings
+    from .api.lambda_routes import LambdaRoutes
+    from .lambdas.trigger import Trigger
+    from .serving_handlers import Loaded
 
 
 async def run_service(
@@ -60,7 +52,11 @@ async def run_service(
     check_bind(settings.host, policy)
     listeners = open_listeners(settings.host, settings.port)
     host = real_host()
-    triggers: Iterable[Trigger] = () if settings.app is None else load_app(settings.app)
+    triggers: tuple[Trigger, ...] = ()
+    if settings.app is not None:
+        from .app import load_app
+
+        triggers = tuple(load_app(settings.app))
     node_settings = NodeSettings(
         region=settings.region,
         memtable_bytes=settings.memtable_bytes,
@@ -79,25 +75,32 @@ async def run_service(
         ) as node:
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{name}:{port_of(listeners)}"
-            async with _handlers(node, settings, policy, triggers, url) as (functions, mappings):
-                routes = LambdaRoutes(
-                    functions, mappings, policy, host.clock.now_seconds, host.threads.run
-                )
-                await _serve_until_cancelled(
-                    partial(
-                        serve_http,
-                        Dispatcher(
-                            node.tables, mappings, is_open=policy.credentials is None
+            handlers = LazyHandlers(node, settings, policy, triggers, url)
+            door = LambdaDoor(handlers.load_routes, policy, node.tables.account)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(handlers.run)
+                try:
+                    if handlers.are_needed:
+                        await handlers.load()
+                    await _serve_until_cancelled(
+                        partial(
+                            serve_http,
+                            Dispatcher(
+                                node.tables,
+                                handlers.load_mappings,
+                                is_open=policy.credentials is None,
+                            ),
+                            listeners,
+                            policy,
+                            clock=host.clock.now_seconds,
+                            entropy=host.entropy.token_bytes,
+                            limits=ServerLimits(connections=settings.max_connections),
+                            lambdas=door,
                         ),
-                        listeners,
-                        policy,
-                        clock=host.clock.now_seconds,
-                        entropy=host.entropy.token_bytes,
-                        limits=ServerLimits(connections=settings.max_connections),
-                        lambdas=routes,
-                    ),
-                    partial(_tell, url, on_ready, task_status),
-                )
+                        partial(_tell, url, on_ready, task_status),
+                    )
+                finally:
+                    handlers.close()
     finally:
         for listener in listeners:
             listener.close()
@@ -110,54 +113,70 @@ def _tell(
     task_status.started(url)
 
 
-@asynccontextmanager
-async def _handlers(
-    node: Node, settings: Settings, policy: Policy, triggers: Iterable[Trigger], url: str
-) -> AsyncIterator[tuple[Functions, Mappings]]:
-    """Functions and mappings, which stop before the node does."""
+class LazyHandlers:
+    """Functions and mappings, which run from when they are first needed until ``close``.
 
-    def endpoint_of(namespace: str) -> Endpoint:
-        return endpoint(url, settings.region, namespace, policy.credentials)
+    What they are made of takes a fifth of a start to import, and most nodes have none.
+    """
 
-    async with trio.open_nursery() as nursery:
-        make_invoker = worker_invokers(nursery, RealProcesses(), os.environ, endpoint_of)
-        async with open_functions(
-            node.host,
-            None if settings.in_memory else settings.data,
-            node.catalog,
-            make_invoker,
-            region=node.tables.region,
-            account=node.tables.account,
-        ) as functions:
-            mappings = await start_triggers(
-                node,
-                triggers,
-                namespace=NAMESPACE_DEFAULT,
-                find_function=partial(function_handler, functions),
-            )
-            try:
-                yield functions, mappings
-            finally:
-                with trio.CancelScope(shield=True):
-                    await mappings.close()
-        nursery.cancel_scope.cancel()
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        policy: Policy,
+        triggers: Sequence[Trigger],
+        url: str,
+    ) -> None:
+        self._node = node
+        self._settings = settings
+        self._policy = policy
+        self._triggers = triggers
+        self._url = url
+        self._wanted = trio.Event()
+        self._ready = trio.Event()
+        self._closing = trio.Event()
+        self._loaded: Loaded | None = None
 
+    @property
+    def are_needed(self) -> bool:
+        """Whether there is something to run."""
+        catalog = self._node.catalog
+        kinds = (MAPPING_ENTRY, FUNCTION_ENTRY)
+        return bool(self._triggers) or any(catalog.entries(kind) for kind in kinds)
 
-def endpoint(
-    url: str, region: str, namespace: str, credentials: Credentials | None
-) -> Endpoint:
-    """How an SDK in a function reaches this node as somebody of ``namespace``."""
-    if credentials is None:
-        # The key is all that there is to go by, and any secret will do.
-        key = namespace if namespace.startswith(NAMESPACE_KEY_PREFIX) else "millstream"
-        return Endpoint(url, region, key, "millstream")
-    found = credentials.of_namespace(namespace)
-    if found is None:
-        # Whoever made the function is no longer in the file: its calls will be refused.
-        return Endpoint(url, region, "nobody", "nobody")
-    return Endpoint(
-        url, region, found.access_key, found.secret_key, found.session_token or ""
-    )
+    async def run(self) -> None:
+        """Run them once they are wanted; they end in good order after ``close``."""
+        with trio.CancelScope(shield=True):
+            await self._wanted.wait()
+            if self._closing.is_set():
+                return
+            from .serving_handlers import open_handlers
+
+            async with open_handlers(
+                self._node, self._settings, self._policy, self._triggers, self._url
+            ) as self._loaded:
+                self._ready.set()
+                await self._closing.wait()
+
+    async def load(self) -> Loaded:
+        """What runs, from now on if it did not."""
+        self._wanted.set()
+        await self._ready.wait()
+        assert self._loaded is not None
+        return self._loaded
+
+    async def load_mappings(self) -> Mappings:
+        """The mappings, for operations on them."""
+        return (await self.load()).mappings
+
+    async def load_routes(self) -> LambdaRoutes:
+        """Lambda's API."""
+        return (await self.load()).routes
+
+    def close(self) -> None:
+        """Have ``run`` end."""
+        self._closing.set()
+        self._wanted.set()
 
 
 async def _serve_until_cancelled(

@@ -32,6 +32,7 @@ CATALOG_LOG = "catalog"
 STREAM_ENTRY = "stream"
 MAPPING_ENTRY = "mapping"
 FAILED_ENTRY = "failed batch"
+FUNCTION_ENTRY = "function"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

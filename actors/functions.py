@@ -56,12 +56,12 @@ from ..limits import (
     INVOCATIONS_MAX,
     INVOKERS_MAX,
 )
+from .catalog import FUNCTION_ENTRY
 from .function_code import CodeFiles, remove_if_possible
 
 logger = logging.getLogger(__name__)
 
 #: The kind of the catalog's entries.
-KIND = "function"
 _BUSY = "Rate Exceeded."
 
 
@@ -267,7 +267,7 @@ class Functions:
         """Forget the function. What it is doing, it ends. Raises ResourceNotFound."""
         async with self._changing:
             function = self.get(namespace, name)
-            await self._entries.remove_entry(KIND, _entry_name(function))
+            await self._entries.remove_entry(FUNCTION_ENTRY, _entry_name(function))
             del self._functions[namespace, name]
             self._retire((namespace, name))
             await self._sweep(function.code_sha256)
@@ -446,7 +446,7 @@ class Functions:
     # Files.
 
     async def _open(self) -> None:
-        for data in self._entries.entries(KIND).values():
+        for data in self._entries.entries(FUNCTION_ENTRY).values():
             function = decode_function(data)
             self._functions[function.namespace, function.name] = function
         await self._host.threads.run(self._code.tidy, sorted(self._codes()))
@@ -510,7 +510,9 @@ class Functions:
             function, last_modified_ms=self._host.clock.now_ms(), revision_id=self.new_id()
         )
         try:
-            await self._entries.save_entry(KIND, _entry_name(saved), encode_function(saved))
+            await self._entries.save_entry(
+                FUNCTION_ENTRY, _entry_name(saved), encode_function(saved)
+            )
         except BaseException:
             self._in_doubt[saved.code_sha256] = None
             raise

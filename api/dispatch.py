@@ -84,9 +84,16 @@ class Dispatcher:
     __slots__ = ("_item_operations", "_is_open", "_table_operations", "_tables", "_mappings")
 
     def __init__(
-        self, tables: Tables, mappings: Mappings | None = None, *, is_open: bool = True
+        self,
+        tables: Tables,
+        mappings: Callable[[], Awaitable[Mappings]] | None = None,
+        *,
+        is_open: bool = True,
     ) -> None:
-        """``is_open``: there are no credentials, so whoever is let in may do everything."""
+        """``mappings`` gives them when they are asked for.
+
+        ``is_open``: there are no credentials, so whoever is let in may do everything.
+        """
         self._tables = tables
         self._mappings = mappings
         self._is_open = is_open
@@ -126,4 +133,4 @@ class Dispatcher:
             raise AccessDeniedException(
                 f"{target.partition('.')[2]} takes a profile that says millstream_functions = true"
             )
-        return await operation(self._mappings, caller, body)
+        return await operation(await self._mappings(), caller, body)

@@ -24,7 +24,7 @@ from .errors import (
     to_wire,
 )
 from .gate import Gate, Policy
-from .lambda_routes import LambdaRoutes
+from .lambda_door import LambdaDoor
 from .sigv4 import Verifier
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Front:
         policy: Policy,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        lambdas: LambdaRoutes | None = None,
+        lambdas: LambdaDoor | None = None,
     ) -> None:
         self._lambdas = lambdas
         self._dispatcher = dispatcher

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -24,9 +24,11 @@ from ..limits import FUNCTION_REQUEST_BYTES_MAX
 from .calls import Caller
 from .codings import inflate
 from .connection import Connection, Request
+from .credentials import Credentials
 from .errors import RequestEntityTooLarge, WireError, describe, is_assertion
 from .gate import Policy
 from .lambda_calls import Answer, Call, Mappings, RunInThread
+from .lambda_door import LAMBDA_PATHS
 from .lambda_errors import (
     AccessDeniedException,
     RequestEntityTooLargeException,
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_VERSION = b"/2015-03-31/"
 _FUNCTIONS = b"functions"
 _MAPPINGS = b"event-source-mappings"
 _JSON = b"application/json"
@@ -59,6 +60,7 @@ _PAGING = frozenset({"Marker", "MaxItems"})
 _QUALIFIER = frozenset({"Qualifier"})
 
 Operation = Callable[[Call, RunInThread], Awaitable[Answer]]
+_Routes = dict[tuple[bytes, ...], "Route"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -93,32 +95,6 @@ class LambdaRoutes:
         self._clock = clock
         self._run = run
         self._routes = _routes(functions, MappingOperations(functions, mappings))
-
-    def covers(self, request: Request) -> bool:
-        """Whether the path is one of this API, be there an operation or not."""
-        return request.path.startswith(_VERSION)
-
-    def judge_size(self, request: Request, size_bytes: int) -> WireError | None:
-        """Why a body of so many bytes is refused before it is read, if it is.
-
-        The signature covers the body, so here it is only asked what the request claims to be. Who
-        knows a profile's access key but not its secret can make the node hold a large body, within
-        the bytes in flight, and no more than that.
-        """
-        found = self._find(request)
-        if found is None or not found[0].takes_package:
-            return RequestEntityTooLarge()
-        route, _ = found
-        if self._credentials is not None:
-            credential = self._credentials.find(claimed_access_key(request))
-            if credential is None or not credential.functions:
-                return self._denied(route.action, "")
-        if size_bytes > FUNCTION_REQUEST_BYTES_MAX:
-            return RequestEntityTooLargeException(
-                f"Request must be smaller than {FUNCTION_REQUEST_BYTES_MAX} bytes for the "
-                f"{route.action} operation"
-            )
-        return None
 
     async def serve(
         self, machine: Connection, request: Request, cors: bytes, stopping: bool
@@ -155,10 +131,10 @@ class LambdaRoutes:
             identity = await self._run(self._verifier.verify, request, now)
         else:
             identity = self._verifier.verify(request, now)
-        found = self._find(request)
+        found = _find(self._routes, request)
         if self._credentials is not None and not identity.functions:
             action = "InvokeFunction" if found is None else found[0].action
-            raise self._denied(action, identity.access_key)
+            raise _denied(self._functions.account, action, identity.access_key)
         if found is None:
             raise UnknownOperationException(
                 "There is no such operation in the part of Lambda's API that is served here."
@@ -178,29 +154,6 @@ class LambdaRoutes:
         call = Call(caller, name, query, request.headers, payload, request_id, now)
         return await route.operation(call, self._run)
 
-    def _find(self, request: Request) -> tuple[Route, str] | None:
-        """The route, and what the variable part of the path decodes to."""
-        parts = request.path.removeprefix(_VERSION).split(b"/")
-        if len(parts) > 1 and parts[-1] == b"":
-            # Older SDKs end some of these paths with a slash.
-            parts.pop()
-        name = b""
-        if len(parts) > 1:
-            name, parts[1] = parts[1], b"*"
-            if not name:
-                return None
-        route = self._routes.get((request.method, *parts))
-        if route is None:
-            return None
-        return route, unquote_to_bytes(name).decode("utf-8", "replace")
-
-    def _denied(self, action: str, access_key: str) -> AccessDeniedException:
-        account = self._functions.account
-        return AccessDeniedException(
-            f"User: arn:aws:iam::{account}:user/{access_key} is not authorized to perform: "
-            f"lambda:{action} because its profile does not say millstream_functions = true"
-        )
-
 
 # A signature of more than this is verified in a thread: SHA-256 takes 1 ms for 1 to 2 MB.
 _HASHED_ON_LOOP_BYTES_MAX = 2 * 1024 * 1024
@@ -208,7 +161,7 @@ _HASHED_ON_LOOP_BYTES_MAX = 2 * 1024 * 1024
 
 def _routes(
     functions: Functions, mappings: MappingOperations
-) -> dict[tuple[bytes, ...], Route]:
+) -> _Routes:
     """Method and path, with ``*`` for its variable part, of everything that is served."""
 
     def of(operation: Callable[[Functions, Call, RunInThread], Awaitable[Answer]]) -> Operation:
@@ -251,3 +204,56 @@ def _query(query: bytes | None, known: frozenset[str]) -> dict[str, str]:
         elif not name.startswith("X-Amz-"):
             raise InvalidRequest(f"Unknown parameter in the query string: {name[:64]}")
     return found
+
+
+# The same table without anybody behind it: which routes there are.
+_KNOWN = _routes(cast("Functions", None), MappingOperations(cast(Any, None), cast(Any, None)))
+
+
+def judge_size(
+    request: Request, size_bytes: int, credentials: Credentials | None, account: str
+) -> WireError | None:
+    """Why a body of so many bytes is refused before it is read, if it is.
+
+    The signature covers the body, so here it is only asked what the request claims to be. Who
+    knows a profile's access key but not its secret can make the node hold a large body, within
+    the bytes in flight, and no more than that.
+    """
+    found = _find(_KNOWN, request)
+    if found is None or not found[0].takes_package:
+        return RequestEntityTooLarge()
+    route, _ = found
+    if credentials is not None:
+        credential = credentials.find(claimed_access_key(request))
+        if credential is None or not credential.functions:
+            return _denied(account, route.action, "")
+    if size_bytes > FUNCTION_REQUEST_BYTES_MAX:
+        return RequestEntityTooLargeException(
+            f"Request must be smaller than {FUNCTION_REQUEST_BYTES_MAX} bytes for the "
+            f"{route.action} operation"
+        )
+    return None
+
+
+def _find(routes: _Routes, request: Request) -> tuple[Route, str] | None:
+    """The route, and what the variable part of the path decodes to."""
+    parts = request.path.removeprefix(LAMBDA_PATHS).split(b"/")
+    if len(parts) > 1 and parts[-1] == b"":
+        # Older SDKs end some of these paths with a slash.
+        parts.pop()
+    name = b""
+    if len(parts) > 1:
+        name, parts[1] = parts[1], b"*"
+        if not name:
+            return None
+    route = routes.get((request.method, *parts))
+    if route is None:
+        return None
+    return route, unquote_to_bytes(name).decode("utf-8", "replace")
+
+
+def _denied(account: str, action: str, access_key: str) -> AccessDeniedException:
+    return AccessDeniedException(
+        f"User: arn:aws:iam::{account}:user/{access_key} is not authorized to perform: "
+        f"lambda:{action} because its profile does not say millstream_functions = true"
+    )

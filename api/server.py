@@ -63,7 +63,7 @@ from .errors import (
 )
 from .front import Front
 from .gate import Policy
-from .lambda_routes import LambdaRoutes
+from .lambda_door import LambdaDoor
 from .rest import Rest, resumed
 
 # An enumeration's member costs more to look up than a name of the module.
@@ -100,7 +100,7 @@ async def serve_http(
     clock: Callable[[], float],
     entropy: Callable[[int], bytes],
     limits: ServerLimits | None = None,
-    lambdas: LambdaRoutes | None = None,
+    lambdas: LambdaDoor | None = None,
     stopping: trio.Event | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -17,6 +17,7 @@ from millstream.actors.functions import Functions, open_functions
 from millstream.actors.tables import ACCOUNT
 from millstream.api.credentials import Credential, Credentials
 from millstream.api.gate import Policy
+from millstream.api.lambda_door import LambdaDoor
 from millstream.api.lambda_routes import LambdaRoutes
 from millstream.api.server import ServerLimits, serve_http
 from millstream.errors import ResourceInUse, ResourceNotFound
@@ -137,6 +138,13 @@ def serving(policy: Policy, limits: ServerLimits | None = None) -> Iterator[Serv
             served.functions = functions
             served.port = port_of(listeners)
             stop.append(lambda: token.run_sync_soon(stopping.set))
+            routes = LambdaRoutes(
+                functions, served.mappings, policy, host.clock.now_seconds, host.threads.run
+            )
+
+            async def load() -> LambdaRoutes:
+                return routes
+
             ready.set()
             await serve_http(
                 Nothing(),
@@ -145,13 +153,7 @@ def serving(policy: Policy, limits: ServerLimits | None = None) -> Iterator[Serv
                 clock=host.clock.now_seconds,
                 entropy=host.entropy.token_bytes,
                 limits=limits or ServerLimits(shutdown_seconds=1),
-                lambdas=LambdaRoutes(
-                    functions,
-                    served.mappings,
-                    policy,
-                    host.clock.now_seconds,
-                    host.threads.run,
-                ),
+                lambdas=LambdaDoor(load, policy, ACCOUNT),
                 stopping=stopping,
             )
 
