@@ -176,7 +176,7 @@ def puts(directory: Path, options: Options) -> list[Figure]:
         for view, cpu_us in by_view.items():
             if view != "none":
                 ratio = statistics.median(cpu_us) / plain
-                # Whole old images are twice the bytes: that is what they are.
+                # Whole old images are twice the bytes, which is stated and not judged.
                 has_bar = view != "old" or kind == "insert"
                 bar = f" (bar {STREAM_PUT_RATIO_MAX}x)" if has_bar else ""
                 figures.append(
