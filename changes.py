@@ -169,7 +169,8 @@ class Follower:
         """Changes from ``since`` on, for ever.
 
         Raises ResourceNotFound for a table that is not there, InvalidRequest for one without a
-        stream or a ``since`` that is none, Trimmed for a position that is no longer kept.
+        stream or a ``since`` that is none, Trimmed for a position that is no longer kept,
+        Unavailable when the node has ended.
         """
         cursor = self._begin(since)
         if since == "snapshot":

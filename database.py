@@ -280,7 +280,8 @@ class Table:
         nothing, and ends with the scope of the loop.
 
         Raises, at the first step: ResourceNotFound; InvalidRequest for a table without a stream or
-        a ``since`` that is none; Trimmed for a position that is no longer kept.
+        a ``since`` that is none; Trimmed for a position that is no longer kept. Later on:
+        Unavailable when the database is closed.
         """
         database = self._database
         return Follower(database._tables, database._caller.namespace, self.name).run(since)

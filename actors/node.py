@@ -247,6 +247,7 @@ class Node:
         """However the node has ended: nobody shall wait for it any more."""
         if self.coordinator is not None:
             self.coordinator.abandon()
+            self._changes.abandon()
 
     def _dirty(self) -> bool:
         return any(actor.machine.dirty for actor in self._partitions())

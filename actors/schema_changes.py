@@ -97,8 +97,9 @@ class SchemaChanges:
         self._index_delay_seconds = index_delay_seconds
         #: (namespace, name) -> reference.
         self.refs: dict[tuple[str, str], TableRef] = {}
-        #: Those who wait for a table to change its status.
-        self.moved = trio.lowlevel.ParkingLot()
+        #: Those who wait for a table to change its status; see ``wait_moved``.
+        self._moved = trio.lowlevel.ParkingLot()
+        self._is_over = False
         self._actors: dict[str, PartitionActor] = {}
         self.streams = make_streams(self)
         #: (base log, index log) -> builder.
@@ -155,11 +156,25 @@ class SchemaChanges:
 
     async def close(self) -> None:
         """Stop schema changes and builders, then partitions, each after what is under way."""
+        self.abandon()
         await self._tasks.stop_all(_STEPS)
         await self._tasks.stop_all(_BUILDER)
         async with trio.open_nursery() as nursery:
             for actor in self._actors.values():
                 nursery.start_soon(actor.close)
+
+    def abandon(self) -> None:
+        """No table changes here any more: nobody shall wait for one, nor for its streams."""
+        self._is_over = True
+        self._moved.unpark_all()
+        self.streams.abandon()
+
+    async def wait_moved(self) -> None:
+        """Return when some table may have changed its status. Raises Unavailable at the end."""
+        if not self._is_over:
+            await self._moved.park()
+        if self._is_over:
+            raise Unavailable("The node is stopping")
 
     async def _remove_orphans(self, tables: list[Table]) -> None:
         known = {log_id for table in tables for log_id in table.log_ids()}
@@ -249,7 +264,7 @@ class SchemaChanges:
             if not reply.is_given:
                 # The node stops this task; the row may have been saved.
                 reply.fail(OutcomeUnknown("The node is stopping"))
-        self.moved.unpark_all()
+        self._moved.unpark_all()
         await self._carry_out(ref)
 
     async def _persist(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -287,7 +302,7 @@ class SchemaChanges:
         table = msgspec.structs.replace(ref.table, **fields)
         await self._catalog.save(table)
         ref.table = table
-        self.moved.unpark_all()
+        self._moved.unpark_all()
 
     # Designing.
 
@@ -439,7 +454,7 @@ class SchemaChanges:
         await self._remove_storage(log_ids, list(table.trees()))
         await self._catalog.remove(table)
         del self.refs[table.namespace, table.name]
-        self.moved.unpark_all()
+        self._moved.unpark_all()
 
     async def _make_logs(self, log_ids: Iterable[str]) -> None:
         engine = self._log_writer.engine

@@ -100,6 +100,7 @@ class Streams:
         self._changing = trio.Lock()
         #: Those who wait for a stream to begin, to end or to roll over.
         self.moved = trio.lowlevel.ParkingLot()
+        self._is_over = False
         for data in catalog.entries(STREAM_ENTRY).values():
             self._keep(decode_stream(data))
 
@@ -260,8 +261,18 @@ class Streams:
         if lsn < horizon:
             raise Trimmed(f"log {log_id} is kept from {horizon} on", horizon)
 
+    def abandon(self) -> None:
+        """Nothing is added here any more: nobody shall wait for it."""
+        self._is_over = True
+        self.moved.unpark_all()
+
+    def _refuse_when_over(self) -> None:
+        if self._is_over:
+            raise Unavailable("The node is stopping")
+
     async def wait_growth(self, shard: Shard) -> None:
         """Return when the shard's log has grown, or the streams have changed: then look again."""
+        self._refuse_when_over()
         actor = self._actors.get(shard.log_id)
         if actor is None or not shard.is_open:
             await self.moved.park()
@@ -269,7 +280,11 @@ class Streams:
             await actor.growth.park()
 
     async def wait_beyond(self, places: Sequence[tuple[Shard, int]]) -> None:
-        """Return when some shard may have records at or behind its sequence, or streams changed."""
+        """Return when some shard may have records at or behind its sequence, or streams changed.
+
+        Raises Unavailable when the node has ended.
+        """
+        self._refuse_when_over()
         async with trio.open_nursery() as nursery:
 
             async def wait(
@@ -285,6 +300,7 @@ class Streams:
                 await nursery.start(partial(wait, partial(self.wait_growth, shard)))
             if any(self.end_sequence(shard) > sequence for shard, sequence in places):
                 nursery.cancel_scope.cancel()
+        self._refuse_when_over()
 
     # For the node: beginning and ending.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from ..errors import ResourceInUse, ResourceNotFound
+from ..errors import ResourceInUse, ResourceNotFound, Unavailable
 from ..host.clock import Clock
 from ..limits import SCHEMA_GRACE_SECONDS
 from ..model.schema import NewTable, Status, Table, TableChange
@@ -290,7 +291,7 @@ class Tables:
             view = self.view_wanted(new.namespace, new.name)
             new = msgspec.structs.replace(new, stream_view=view)
         table = await self._changes.create(new)
-        with trio.move_on_after(SCHEMA_GRACE_SECONDS):
+        with trio.move_on_after(SCHEMA_GRACE_SECONDS), suppress(Unavailable):
             await self.wait_active(new.namespace, new.name)
         return table
 
@@ -331,24 +332,29 @@ class Tables:
                 f" {name}"
             )
         table = await self._changes.delete(ref)
-        with trio.move_on_after(SCHEMA_GRACE_SECONDS):
+        with trio.move_on_after(SCHEMA_GRACE_SECONDS), suppress(Unavailable):
             await self.wait_gone(namespace, name)
         return table
 
     async def wait_active(self, namespace: str, name: str) -> None:
-        """Return when a table is ACTIVE. Raises ResourceNotFound if there is none, or no more."""
+        """Return when a table is ACTIVE.
+
+        Raises:
+            ResourceNotFound: there is none of that name, or no more.
+            Unavailable: the node is stopping.
+        """
         while True:
             ref = self.find(namespace, name)
             if ref is None:
                 raise ResourceNotFound(NOT_FOUND)
             if ref.table.status is Status.ACTIVE:
                 return
-            await self._changes.moved.park()
+            await self._changes.wait_moved()
 
     async def wait_gone(self, namespace: str, name: str) -> None:
-        """Return when there is no table of that name."""
+        """Return when there is no table of that name. Raises Unavailable if the node stops."""
         while self.find(namespace, name) is not None:
-            await self._changes.moved.park()
+            await self._changes.wait_moved()
 
     async def transact_write(
         self,

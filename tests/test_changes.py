@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from millstream.changes import Change, changes_of
 from millstream.database import Database, Table, open_database
-from millstream.errors import InvalidRequest, ResourceNotFound
+from millstream.errors import InvalidRequest, ResourceNotFound, Unavailable
 from millstream.limits import SNAPSHOT_SLICE_ROWS
 from millstream.testing import stream_event
 
@@ -166,3 +167,19 @@ def test_a_handler_may_have_its_event_in_plain_values() -> None:
         "REMOVE", {"id": "b"}, None, {"id": "b"},
     )  # fmt: skip
     assert first.at is not None and first.at.tzinfo is UTC
+
+
+async def test_who_follows_hears_that_the_database_is_closed() -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            async with open_database() as db:
+                table = await make(db)
+
+                async def follow() -> None:
+                    with pytest.raises(Unavailable):
+                        await anext(table.changes())
+
+                nursery.start_soon(follow)
+                await trio.testing.wait_all_tasks_blocked()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()

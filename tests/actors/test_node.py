@@ -348,3 +348,22 @@ async def test_an_index_that_is_removed_lifts_its_throttle(node: Node) -> None:
     ref = await until_active(node)
     await ref.write(command)
     assert bodies(ref) == [command.body]
+
+
+async def test_nobody_waits_for_a_node_that_has_ended() -> None:
+    """Seed 946 of the simulated transactions: a client waited for a table there for ever."""
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            async with open_node(None, NodeSettings()) as node:
+                await make_table(node)
+
+                async def wait() -> None:
+                    with pytest.raises(Unavailable):
+                        await node.tables.wait_gone("", "t")
+
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
+            with pytest.raises(Unavailable):
+                await node.tables.wait_gone("", "t")
