@@ -12,7 +12,7 @@ partitions concerned are told and rebuild themselves from the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -52,6 +52,42 @@ class LogWriter:
         reply = Reply()
         self._mailbox.tell((change, reply))
         await reply.wait()
+
+    async def create(self, log_ids: Iterable[str]) -> None:
+        """Make the logs that are not there yet, beginning at 1."""
+        wanted = list(log_ids)
+
+        def create() -> None:
+            existing = set(self.engine.list())
+            for log_id in wanted:
+                if log_id not in existing:
+                    self.engine.create(log_id, 1)
+
+        await self.change(create)
+
+    async def delete(self, log_ids: Iterable[str]) -> None:
+        """Remove logs."""
+        unwanted = list(log_ids)
+
+        def delete() -> None:
+            for log_id in unwanted:
+                self.engine.delete(log_id)
+
+        await self.change(delete)
+
+    async def tails(self, log_ids: Iterable[str]) -> dict[str, int]:
+        """The last LSN of each log that is there, with what was left here before committed."""
+        wanted = list(log_ids)
+        tails: dict[str, int] = {}
+
+        def look() -> None:
+            existing = set(self.engine.list())
+            for log_id in wanted:
+                if log_id in existing:
+                    tails[log_id] = self.engine.tail(log_id)
+
+        await self.change(look)
+        return tails
 
     async def run(self) -> None:
         """Serve until cancelled."""

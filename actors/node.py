@@ -159,7 +159,7 @@ class Node:
             changes.actors_by_log,
             self.host.clock.now_ms,
             lambda: self.host.entropy.token_bytes(4).hex(),
-            changes.delete_logs,
+            self.log_writer.delete,
             self.flusher.note_commit,
             self.settings.stream_retention_seconds,
             self.settings.stream_shard_seconds,

@@ -182,7 +182,7 @@ class SchemaChanges:
         orphans = [log_id for log_id in self._log_writer.engine.list() if log_id not in known]
         if orphans:
             logger.info("removing %d logs that belong to no table", len(orphans))
-            await self.delete_logs(orphans)
+            await self._log_writer.delete(orphans)
 
     # What is asked: decide, commit, answer; then carry out.
 
@@ -376,7 +376,7 @@ class SchemaChanges:
     # Steps. Each may be done twice.
 
     async def _finish_create(self, ref: TableRef) -> None:
-        await self._make_logs(ref.table.log_ids())
+        await self._log_writer.create(ref.table.log_ids())
         self._serve(ref)
         for log_id in ref.table.log_ids():
             await self._actors[log_id].serving.wait()
@@ -414,7 +414,7 @@ class SchemaChanges:
         await self._commit(ref, status=Status.ACTIVE, global_indexes=indexes)
 
     async def _fill_index(self, ref: TableRef, index: GlobalIndex) -> None:
-        await self._make_logs(partition.log_id for partition in index.partitions)
+        await self._log_writer.create(partition.log_id for partition in index.partitions)
         self._serve(ref)
         for partition in index.partitions:
             await self._actors[partition.log_id].serving.wait()
@@ -450,23 +450,13 @@ class SchemaChanges:
             await self._stop_builders(table, index)
         log_ids = list(table.log_ids())
         await self._stop_actors(log_ids)
-        await self.streams.end(table, await self._tails(table), table.schema_version)
+        # Nobody writes these any more.
+        tails = await self._log_writer.tails(partition.log_id for partition in table.partitions)
+        await self.streams.end(table, tails, table.schema_version)
         await self._remove_storage(log_ids, list(table.trees()))
         await self._catalog.remove(table)
         del self.refs[table.namespace, table.name]
         self._moved.unpark_all()
-
-    async def _make_logs(self, log_ids: Iterable[str]) -> None:
-        engine = self._log_writer.engine
-        wanted = list(log_ids)
-
-        def create() -> None:
-            existing = set(engine.list())
-            for log_id in wanted:
-                if log_id not in existing:
-                    engine.create(log_id, 1)
-
-        await self._log_writer.change(create)
 
     async def _stop_actors(self, log_ids: Iterable[str]) -> None:
         for log_id in log_ids:
@@ -475,21 +465,6 @@ class SchemaChanges:
                 actor.refuse(Unavailable("The table is being removed"))
                 actor.growth.unpark_all()
                 await self._tasks.stop(_PARTITION + log_id)
-
-    async def _tails(self, table: Table) -> dict[str, int]:
-        """Where the table's logs end, now that nobody writes them any more."""
-        engine = self._log_writer.engine
-        tails: dict[str, int] = {}
-
-        def look() -> None:
-            existing = set(engine.list())
-            for partition in table.partitions:
-                if partition.log_id in existing:
-                    tails[partition.log_id] = engine.tail(partition.log_id)
-
-        # Through the writer: what the partitions have left there is committed first.
-        await self._log_writer.change(look)
-        return tails
 
     async def _remove_storage(self, log_ids: list[str], trees: list[int]) -> None:
         await self._stop_actors(log_ids)
@@ -500,17 +475,7 @@ class SchemaChanges:
             btree.set_meta(position_key(log_id), None)
         self._note_commit()
         needed = self.streams.logs()
-        await self.delete_logs([log_id for log_id in log_ids if log_id not in needed])
-
-    async def delete_logs(self, log_ids: list[str]) -> None:
-        """Remove logs that nobody needs any more."""
-        engine = self._log_writer.engine
-
-        def delete() -> None:
-            for log_id in log_ids:
-                engine.delete(log_id)
-
-        await self._log_writer.change(delete)
+        await self._log_writer.delete([log_id for log_id in log_ids if log_id not in needed])
 
     # What runs.
 
