@@ -489,6 +489,7 @@ class SchemaChanges:
                 continue
             indexes[index.name] = (self._start_span(ref, index, index.partitions), index.tree)
         ref.attach(span, indexes)
+        self.streams.note_served()
         for index in table.global_indexes:
             # One that is being filled gets its builders when it has a barrier to begin at.
             if index.name in indexes and not index.backfilling:

@@ -266,6 +266,10 @@ class Streams:
         self._is_over = True
         self.moved.unpark_all()
 
+    def note_served(self) -> None:
+        """Partitions are served from now on: who waits for records waits for theirs."""
+        self.moved.unpark_all()
+
     def _refuse_when_over(self) -> None:
         if self._is_over:
             raise Unavailable("The node is stopping")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import trio
 import trio.testing
 
 from millstream.actors.data_directory import open_node
+from millstream.actors.log_writer import LogWriter
 from millstream.actors.node import Node, NodeSettings
+from millstream.actors.schema_changes import SchemaChanges
 from millstream.actors.streams import Page
 from millstream.actors.tables import TableRef, TransactionAction
 from millstream.errors import Trimmed
 from millstream.host.clock import ManualClock
 from millstream.host.host import real_host
-from millstream.model.schema import TableChange
+from millstream.model.schema import KeyAttribute, KeySchema, NewTable, TableChange
 from millstream.streams.definition import Shard, Stream
 from millstream.streams.records import key_item
 from millstream.streams.sequence import lsn_of, parse_sequence, sequence_text
@@ -290,6 +292,38 @@ async def test_who_waits_for_growth_is_woken(node: Node) -> None:
             nursery.start_soon(streams.wait_growth, shard)
             await trio.testing.wait_all_tasks_blocked()
             await streams.roll(stream, [shard.shard_id])
+
+
+async def test_who_waits_is_woken_when_the_table_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 264 of the simulated triggers: the crash came between a table's stream and the table."""
+    gate = trio.Event()
+    real = LogWriter.create
+
+    async def hold(*_: Any, **__: Any) -> None:
+        await trio.sleep_forever()
+
+    async def create_later(writer: LogWriter, log_ids: Iterable[str]) -> None:
+        await gate.wait()
+        await real(writer, log_ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SchemaChanges, "_commit", hold)
+        patch.setattr("millstream.actors.tables.SCHEMA_GRACE_SECONDS", 0.05)
+        async with open_node(tmp_path, NodeSettings()) as node:
+            key = KeySchema((KeyAttribute("pk", "S"),))
+            await node.tables.create(NewTable("", "t", key, {"pk": "S"}, stream_view="KEYS_ONLY"))
+            while not node.tables.streams.of_namespace("", "t"):
+                await trio.lowlevel.checkpoint()
+    monkeypatch.setattr(LogWriter, "create", create_later)
+    async with open_node(tmp_path, NodeSettings()) as node:
+        (stream,) = node.tables.streams.of_namespace("", "t")
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.tables.streams.wait_growth, stream.shards[0])
+                await trio.testing.wait_all_tasks_blocked()
+                gate.set()
 
 
 async def test_an_effect_carries_the_hops_of_its_command(node: Node) -> None:
