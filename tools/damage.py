@@ -56,6 +56,8 @@ SETTINGS = ("leveldb", "segments", "segments x 3")
 FLIP, CUT, REMOVE = "flip", "cut", "remove"
 ALLOWED = ("refused", "error", "scrub", "tail", "harmless")
 INDEX_SECONDS_MAX = 5.0
+#: Until nothing changes in a directory that nobody writes to.
+REST_SECONDS = 30.0
 # The flusher acts when it is told, not by the clock.
 NODE_SETTINGS = NodeSettings(flush_interval_seconds=3600.0)
 
@@ -127,13 +129,34 @@ def make_victim(folder: Path, setting: str, seed: int, *, writes: int = 240) -> 
             log_directories=victim.log_directories(living),
         ) as node:
             await _fill(node, victim, random.Random(f"{seed}/{setting}"), writes)
-            shutil.copytree(living, victim.folder)
+            await _copy_at_rest(living, victim.folder)
 
     trio.run(live)
     shutil.rmtree(living)
     found = (path for path in victim.folder.rglob("*") if path.is_file())
     victim.files = sorted(str(path.relative_to(victim.folder)) for path in found)
     return victim
+
+
+async def _copy_at_rest(living: Path, copy: Path) -> None:
+    """Copy a directory as it is at one moment: LevelDB compacts whenever it likes."""
+
+    def look() -> dict[Path, tuple[int, int]]:
+        files = [path for path in living.rglob("*") if path.is_file()]
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    with trio.fail_after(REST_SECONDS):
+        while True:
+            try:
+                before = look()
+                shutil.copytree(living, copy)
+                if look() == before:
+                    return
+            except (FileNotFoundError, shutil.Error):
+                # A file went away meanwhile.
+                pass
+            shutil.rmtree(copy, ignore_errors=True)
+            await trio.sleep(0.05)
 
 
 async def _fill(node: Node, victim: Victim, draw: random.Random, writes: int) -> None:
