@@ -453,6 +453,7 @@ class Database:
         """Return when every trigger has handled everything that is committed.
 
         What handlers write meanwhile counts too. One that fails for ever keeps this waiting.
+        Raises Unavailable when the database is closed meanwhile, Corrupt if a stream is damaged.
         """
         await self._mappings.drain(self._caller.namespace)
 

@@ -110,6 +110,7 @@ class Mappings:
     async def close(self) -> None:
         """Stop every mapping: what a handler has not finished will be given to it again."""
         self._closing = True
+        self._progressed()
         async with trio.open_nursery() as nursery:
             for runner in tuple(self._runners.values()):
                 nursery.start_soon(runner.stop)
@@ -564,9 +565,12 @@ class Mappings:
         """Return when every mapping that runs has done everything that is committed.
 
         Also what handlers have written meanwhile, to whatever table. A handler that fails for ever
-        keeps this waiting for ever. Raises Corrupt if a stream is damaged.
+        keeps this waiting for ever. Raises Corrupt if a stream is damaged, Unavailable if the node
+        stops.
         """
         while True:
+            if self._closing:
+                raise Unavailable("The node is stopping")
             runners = [
                 runner
                 for uuid, runner in self._runners.items()

@@ -464,3 +464,26 @@ async def test_a_rollover_of_unknown_outcome_is_made_sure_of(
     assert saved[0] == saved[1]
 
 
+
+
+async def test_drain_ends_with_the_database() -> None:
+    """Not as if everything were done."""
+
+    async def wait(event: Any, context: Any) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            async with open_database() as db:
+                orders = await table(db, stream="KEYS_ONLY")
+                await db.add_trigger("orders", wait, name="w")
+                await orders.put({"id": "a"})
+
+                async def drain() -> None:
+                    with pytest.raises(Unavailable):
+                        await db.drain()
+
+                nursery.start_soon(drain)
+                await trio.testing.wait_all_tasks_blocked()
+            while nursery.child_tasks:
+                await trio.lowlevel.checkpoint()
