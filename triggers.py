@@ -20,7 +20,6 @@ registry is given to ``open_database``, ``millstream serve --app`` or ``db.add_t
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from .errors import InvalidRequest
+from .lambdas.callables import is_async
 from .lambdas.settings import Destination, MappingSettings, check_settings
 from .lambdas.trigger import LOOP, PROCESS, THREAD, Trigger
 from .limits import (
@@ -135,7 +135,7 @@ def make_trigger(
         raise InvalidRequest(
             f"The name of a trigger has 1 to {TRIGGER_NAME_CHARACTERS_MAX} characters"
         )
-    kind = isolation or (LOOP if inspect.iscoroutinefunction(handler) else THREAD)
+    kind = isolation or (LOOP if is_async(handler) else THREAD)
     settings = MappingSettings(
         batch_size=batch_size,
         window_seconds=window,

@@ -8,7 +8,6 @@ to the handler again for as long as the stream has them.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,6 +18,7 @@ import trio
 from ..errors import Corrupt, MillstreamError, OutcomeUnknown, Throttled
 from ..host.host import Host
 from ..lambdas.batches import Discard
+from ..lambdas.callables import is_async
 from ..lambdas.discards import failure_document
 from ..lambdas.results import Failed
 from ..lambdas.settings import Destination
@@ -182,7 +182,7 @@ class Failures:
 
     async def _call(self, function: Callable[[dict[str, Any]], Any], whole: dict[str, Any]) -> None:
         try:
-            if inspect.iscoroutinefunction(function):
+            if is_async(function):
                 await function(whole)
             else:
                 await trio.to_thread.run_sync(function, whole)

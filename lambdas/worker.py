@@ -12,7 +12,6 @@ the middle of an invocation (``host/lifeline.py``). The time limit is the node's
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import msgspec
 from .. import errors
 from ..host.lifeline import die_with_the_node
 from ..limits import WORKER_MEMORY_RESERVE_BYTES, WORKER_RECEIVE_BYTES
+from .callables import is_async
 from .context import LambdaContext
 from .protocol import (
     PROTOCOL_VERSION,
@@ -247,13 +247,13 @@ def _run(handler: Handler, invoke: Invoke, channel: Channel) -> Answered | Raise
     else:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
     _set_up_logging(invocation.request_id)
-    is_async = inspect.iscoroutinefunction(handler)
+    awaits = is_async(handler)
     transaction = None
     if invoke.has_transaction:
         # Half of what a worker would import, and only transactions need it.
         from .recording import AsyncWorkerTransaction, WorkerTransaction
 
-        transaction = (AsyncWorkerTransaction if is_async else WorkerTransaction)(channel.ask)
+        transaction = (AsyncWorkerTransaction if awaits else WorkerTransaction)(channel.ask)
     try:
         context = LambdaContext(
             invocation,
@@ -263,7 +263,7 @@ def _run(handler: Handler, invoke: Invoke, channel: Channel) -> Answered | Raise
             os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
         )
         event = msgspec.json.decode(invoke.event)
-        if is_async:
+        if awaits:
             import trio
 
             result = trio.run(handler, event, context)

@@ -379,7 +379,7 @@ def test_the_worker_imports_nothing_heavy():
     )
     assert done.stdout.split() == [
         "millstream.errors", "millstream.host", "millstream.host.lifeline", "millstream.lambdas",
-        "millstream.lambdas.context", "millstream.lambdas.protocol", "millstream.lambdas.results",
-        "millstream.lambdas.worker", "millstream.limits",
+        "millstream.lambdas.callables", "millstream.lambdas.context", "millstream.lambdas.protocol",
+        "millstream.lambdas.results", "millstream.lambdas.worker", "millstream.limits",
     ]  # fmt: skip
     assert millstream.__version__
