@@ -22,9 +22,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from .actors.partition import PartitionActor
-from .actors.streams import Streams
+from .actors.streams import Page, Streams
 from .actors.tables import TableRef, Tables
-from .errors import InvalidRequest, ResourceNotFound, Trimmed
+from .errors import Ambiguous, InvalidRequest, ResourceNotFound, Trimmed
 from .limits import (
     CHANGES_PAGE_RECORDS,
     CHANGES_POSITION_CHARACTERS_MAX,
@@ -179,13 +179,7 @@ class Follower:
         while True:
             moved = False
             for stream, shard in self._readable(cursor):
-                page = self._streams.read(
-                    stream,
-                    shard,
-                    cursor.next.get(shard.shard_id) or self._streams.first_sequence(shard),
-                    CHANGES_PAGE_RECORDS,
-                    PAGE_BYTES_MAX,
-                )
+                page = await self._read(cursor, stream, shard)
                 moved = moved or page.is_end or bool(page.changes)
                 for record in page.changes:
                     cursor.next[shard.shard_id] = record.sequence + 1
@@ -273,6 +267,15 @@ class Follower:
         return slices is not None and slices.has(record)
 
     # Going on.
+
+    async def _read(self, cursor: _Cursor, stream: Stream, shard: Shard) -> Page:
+        streams = self._streams
+        while True:
+            try:
+                start = cursor.next.get(shard.shard_id) or streams.first_sequence(shard)
+                return streams.read(stream, shard, start, CHANGES_PAGE_RECORDS, PAGE_BYTES_MAX)
+            except Ambiguous:
+                await streams.wait_reopened()
 
     def _readable(self, cursor: _Cursor) -> Iterator[tuple[Stream, Shard]]:
         """Shards of the stream at the cursor whose parents are done."""

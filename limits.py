@@ -127,8 +127,10 @@ INDEX_CHUNK_ROWS = 250
 INDEX_CHUNK_BYTES = 512 * 1024
 INDEX_READ_BYTES = 512 * 1024
 INDEX_LAG_ENTRIES_MAX = 10_000
-# A builder or a schema change that met a passing fault asks again (S: longer than a reopening).
+# Who met a passing fault (a builder, a schema change, a reader of the log) asks again (S: longer
+# than a reopening).
 INDEX_RETRY_SECONDS = 0.05
+LOG_RETRY_SECONDS = 0.05
 SCHEMA_RETRY_SECONDS = 0.05
 # How long an answer to CreateTable or DeleteTable waits for the work to be done.
 SCHEMA_GRACE_SECONDS = 1.0

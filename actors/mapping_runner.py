@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from ..errors import Corrupt, StorageError, Unavailable
+from ..errors import Ambiguous, Corrupt, StorageError, Unavailable
 from ..lambdas.batches import LaneCheckpoint, checkpoints_at
 from ..lambdas.patterns import compile_filters
 from ..lambdas.settings import MappingSettings
@@ -171,6 +171,9 @@ class MappingRunner:
     def _begin(self, nursery: trio.Nursery, stream: Stream, shard: Shard) -> None:
         try:
             poller = self._poller(stream, shard)
+        except Ambiguous:
+            nursery.start_soon(self._look_later)
+            return
         except StorageError as error:
             self._cannot_read(shard.shard_id, error)
             return
@@ -213,11 +216,20 @@ class MappingRunner:
             # The poller that was deposed has ended: what it was committing is known.
             try:
                 poller = self._pollers[shard_id] = self._poller(*self._newest(stream, shard))
+            except Ambiguous:
+                del self._pollers[shard_id]
+                await self._look_later()
+                return
             except StorageError as error:
                 self._cannot_read(shard_id, error)
                 return
         self._done.add(shard_id)
         del self._pollers[shard_id]
+        self._bell.set()
+
+    async def _look_later(self) -> None:
+        """Have shards begun again when the log has been reopened."""
+        await self._tools.streams.wait_reopened()
         self._bell.set()
 
     def _newest(self, stream: Stream, shard: Shard) -> tuple[Stream, Shard]:

@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from ..errors import (
+    Ambiguous,
     MillstreamError,
     OutcomeUnknown,
     Throttled,
@@ -291,7 +292,12 @@ class ShardPoller:
             if room <= 0:
                 self._is_caught_up = False
                 return
-            page = self._read(min(room, STREAM_SLICE_RECORDS))
+            try:
+                page = self._read(min(room, STREAM_SLICE_RECORDS))
+            except Ambiguous:
+                # What is at work goes on.
+                await self._tools.streams.wait_reopened()
+                continue
             now_ms = self._tools.clock.now_ms()
             for change in page.changes:
                 machine.feed(self._pulled(change, now_ms))

@@ -24,6 +24,7 @@ import trio
 
 from ..errors import OutcomeUnknown, StorageError, Throttled, Trimmed, Unavailable
 from ..limits import (
+    LOG_RETRY_SECONDS,
     SCHEMA_RETRY_SECONDS,
     STREAM_CACHE_BYTES,
     STREAM_READ_BYTES,
@@ -270,13 +271,19 @@ class Streams:
         """Partitions are served from now on: who waits for records waits for theirs."""
         self.moved.unpark_all()
 
-    def _refuse_when_over(self) -> None:
+    def check_serving(self) -> None:
+        """Raise Unavailable if the node has ended."""
         if self._is_over:
             raise Unavailable("The node is stopping")
 
+    async def wait_reopened(self) -> None:
+        """After Ambiguous: give the log, which is being reopened, time. Raises Unavailable."""
+        self.check_serving()
+        await trio.sleep(LOG_RETRY_SECONDS)
+
     async def wait_growth(self, shard: Shard) -> None:
         """Return when the shard's log has grown, or the streams have changed: then look again."""
-        self._refuse_when_over()
+        self.check_serving()
         actor = self._actors.get(shard.log_id)
         if actor is None or not shard.is_open:
             await self.moved.park()
@@ -288,7 +295,7 @@ class Streams:
 
         Raises Unavailable when the node has ended.
         """
-        self._refuse_when_over()
+        self.check_serving()
         async with trio.open_nursery() as nursery:
 
             async def wait(
@@ -304,7 +311,7 @@ class Streams:
                 await nursery.start(partial(wait, partial(self.wait_growth, shard)))
             if any(self.end_sequence(shard) > sequence for shard, sequence in places):
                 nursery.cancel_scope.cancel()
-        self._refuse_when_over()
+        self.check_serving()
 
     # For the node: beginning and ending.
 

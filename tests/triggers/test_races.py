@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from millstream.actors.catalog import Catalog
 from millstream.actors.streams import Streams
 from millstream.actors.transactions import Coordinator
 from millstream.database import Database, open_database
-from millstream.errors import OutcomeUnknown, Throttled, Unavailable
+from millstream.errors import Ambiguous, OutcomeUnknown, Throttled, Unavailable
 from millstream.host.clock import ManualClock
 from millstream.streams.definition import Stream
 
@@ -487,3 +488,37 @@ async def test_drain_ends_with_the_database() -> None:
                 await trio.testing.wait_all_tasks_blocked()
             while nursery.child_tasks:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_a_log_that_is_being_reopened_is_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 614 of the simulated triggers: the shard was taken for damaged, for good."""
+    refused = []
+
+    def refusing(what: str) -> None:
+        real = getattr(Streams, what)
+
+        def once(self: Streams, *arguments: Any) -> Any:
+            if what not in refused:
+                refused.append(what)
+                raise Ambiguous("the sync failed")
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Streams, what, once)
+
+    seen = Seen()
+    async with open_database() as db:
+        orders = await table(db, stream="NEW_IMAGE")
+        await orders.put({"id": "a"})
+        refusing("first_sequence")
+        refusing("read")
+        await db.add_trigger("orders", seen, name="s")
+        with trio.fail_after(10):
+            await db.drain()
+        assert seen == ["a"]
+        assert sorted(refused) == ["first_sequence", "read"]
+        refused.clear()
+        with trio.fail_after(10):
+            async with aclosing(orders.changes(since="start")) as changes:
+                followed = (await anext(changes)).new
+    assert followed == {"id": "a"}
+    assert sorted(refused) == ["first_sequence", "read"]
