@@ -133,7 +133,7 @@ class Catalog:
 
     async def _put(self, key: bytes, item: Item) -> None:
         body = encode_item(item)
-        await self._partition.write(Put(key, item, body, len(body)))
+        await self._partition.write(Put(key, body, len(body)))
 
 
 def _entry_key(kind: str, name: str) -> bytes:

@@ -149,7 +149,7 @@ def _put(mapping: str, shard_id: str, checkpoint: LaneCheckpoint) -> Put:
         "row": {"B": packed},
     }
     key = _key(mapping, shard_id, checkpoint.lane)
-    return Put(key, item, encode_item(item), item_size_bytes(item))
+    return Put(key, encode_item(item), item_size_bytes(item))
 
 
 def _key(mapping: str, shard_id: str, lane: int) -> bytes:

@@ -209,7 +209,7 @@ class Failures:
             item["event"] = {"S": text.decode()}
         item |= _keys(ref.table, batch)
         body = encode_item(item)
-        await ref.write(Put(primary_key(ref.table, item), item, body, item_size_bytes(item)))
+        await ref.write(Put(primary_key(ref.table, item), body, item_size_bytes(item)))
 
 
 class _DestinationFailed(MillstreamError):

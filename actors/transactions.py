@@ -328,7 +328,7 @@ class Coordinator:
         Raises OutcomeUnknown if the node stops meanwhile.
         """
         item = ledger_item(transaction, wanted)
-        put = Put(ledger_key(transaction), item, encode_item(item), item_size_bytes(item), _NEW)
+        put = Put(ledger_key(transaction), encode_item(item), item_size_bytes(item), _NEW)
         while True:
             try:
                 result = await self._ledger.write(put)

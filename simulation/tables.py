@@ -131,7 +131,7 @@ def command_of(table: Table, key: Item, action: Action) -> Command:
     condition, values = _condition(action)
     if action.kind == "put":
         item = action.item
-        return Put(tree_key, item, encode_item(item), item_size_bytes(item), condition, values)
+        return Put(tree_key, encode_item(item), item_size_bytes(item), condition, values)
     if action.kind == "delete":
         return Delete(tree_key, condition, values)
     update, more = _update(action)

@@ -181,7 +181,7 @@ class Maker:
 
     def _put(self, item: Item) -> Put:
         return Put(
-            primary_key(self._table, item), item, encode_item(item), item_size_bytes(item)
+            primary_key(self._table, item), encode_item(item), item_size_bytes(item)
         )
 
     def delete(self, place: Place) -> Delete:

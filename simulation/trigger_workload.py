@@ -164,7 +164,7 @@ class TriggerWorkload:
         assert ref is not None
         item: Item = {"id": {"S": key}, "v": {"S": token}}
         place = primary_key(ref.table, item)
-        command: Put | Delete = Put(place, item, encode_item(item), item_size_bytes(item))
+        command: Put | Delete = Put(place, encode_item(item), item_size_bytes(item))
         is_removal = rng.random() < 0.2
         if is_removal:
             # What is removed is known by its old image, and whether there was any does not matter.

@@ -20,14 +20,13 @@ from .rows import Row
 
 
 class Put(msgspec.Struct, frozen=True, tag=True):
-    """Replace the item under ``key`` by ``item`` if ``condition`` holds.
+    """Replace the item under ``key`` if ``condition`` holds.
 
-    ``body`` is ``item`` encoded; ``size_bytes`` its DynamoDB size. ``values`` are what the
+    ``body`` is the new item, encoded; ``size_bytes`` its DynamoDB size. ``values`` are what the
     condition's placeholders stand for.
     """
 
     key: bytes
-    item: dict[str, Any]
     body: bytes
     size_bytes: int
     condition: Condition | None = None

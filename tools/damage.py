@@ -201,7 +201,7 @@ async def _fill(node: Node, victim: Victim, draw: random.Random, writes: int) ->
         command: Command = (
             Delete(tree_key)
             if removes
-            else Put(tree_key, item, encode_item(item), item_size_bytes(item))
+            else Put(tree_key, encode_item(item), item_size_bytes(item))
         )
         await ref.write(command)
         victim.history.append((key, None if removes else item))

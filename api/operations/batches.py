@@ -229,7 +229,7 @@ def _commands(
             item = write.put_request.item
             check_put_item(table, item, size_bytes, batch=True)
             body = encode_item(item)
-            commands.append(Put(tree_key(table, item), item, body, size_bytes, hops=hops))
+            commands.append(Put(tree_key(table, item), body, size_bytes, hops=hops))
         else:
             assert write.delete_request is not None, "checked by _check_write"
             commands.append(Delete(item_key(table, write.delete_request.key), hops=hops))

@@ -113,7 +113,7 @@ def command_of(table: Table, action: CheckedAction) -> Put | UpdateItem | Delete
         check_put_item(table, item, action.size_bytes)
         check_scalar(table, condition)
         body = encode_item(item)
-        return Put(tree_key(table, item), item, body, action.size_bytes, condition, values)
+        return Put(tree_key(table, item), body, action.size_bytes, condition, values)
     key = item_key(table, request.key)
     update = action.update
     if update is not None:

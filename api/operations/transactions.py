@@ -67,6 +67,11 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
         token = f"{caller.namespace}/{token}"
         spelled = _spell(request.transact_items)
         request_hash = blake2b(spelled, digest_size=_HASH_BYTES).digest()
+    if request.return_item_collection_metrics != "SIZE":
+        # As in PutItem: what was decoded goes before the write waits.
+        for action in actions:
+            if isinstance(action.request, TransactPut):
+                action.request.item = {}
     outcome = await tables.transact_write(
         commands, token=token, request_hash=request_hash, hops=caller.hops
     )

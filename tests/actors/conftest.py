@@ -46,7 +46,7 @@ async def until_active(node: Node, name: str = "t") -> TableRef:
 
 def put(ref: TableRef, **attributes: str) -> Put:
     item: Item = {name: {"S": text} for name, text in attributes.items()}
-    return Put(primary_key(ref.table, item), item, encode_item(item), item_size_bytes(item))
+    return Put(primary_key(ref.table, item), encode_item(item), item_size_bytes(item))
 
 
 def delete(ref: TableRef, pk: str) -> Delete:
