@@ -194,8 +194,9 @@ async def _serve_until_cancelled(
 
     async with trio.open_nursery() as nursery:
         await nursery.start(serve)
-        tell()
         try:
+            # Whoever is told may be gone: that is a reason to stop, too.
+            tell()
             await trio.sleep_forever()
         finally:
             stopping.set()

@@ -143,6 +143,19 @@ def test_a_port_that_is_taken_is_one_line():
     assert result.stderr.count("\n") == 1
 
 
+def test_it_ends_when_nobody_hears_that_it_listens():
+    """It listened for ever, and no signal ended it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing) as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "millstream", "serve", "--in-memory", "--port", "0"],
+            stdout=output, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "millstream: Broken pipe\n"
+
+
 def test_signatures_are_verified_with_credentials(start, call, tmp_path):
     keys = tmp_path / "credentials"
     keys.write_text("[default]\naws_access_key_id = KEY\naws_secret_access_key = secret\n")
