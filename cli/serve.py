@@ -98,7 +98,14 @@ async def _service(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 
 def _announce(url: str) -> None:
-    print(f"millstream is listening on {url}", flush=True)
+    try:
+        print(f"millstream is listening on {url}", flush=True)
+    except OSError:
+        # Python writes what is left once more at its end; there it would be another complaint.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise
 
 
 class LogFormatter(logging.Formatter):
