@@ -38,7 +38,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from .load import TABLE, Connection, Key, State, Writer, create_table, run_writers, verify
+from .load import (
+    TABLE,
+    Connection,
+    Key,
+    State,
+    Writer,
+    create_table,
+    keyed_by,
+    run_writers,
+    verify,
+)
 from .server import Server, ServerFailed
 from .transfers import Bank
 from .trigger_load import Followed
@@ -330,18 +340,8 @@ def measure_million(folder: Path, engine: str, items: int, progress: Progress) -
     server = Server(["--data", str(folder / "data"), "--log-engine", engine], folder / "server.log")
     try:
         server.start()
-        create = {
-            "TableName": TABLE,
-            "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "key", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
-        }
         connection = Connection(server.endpoint)
-        connection.get("CreateTable", create)
-        while True:
-            table = connection.get("DescribeTable", {"TableName": TABLE})["Table"]
-            if table["TableStatus"] == "ACTIVE":
-                break
+        connection.create_tables([keyed_by("key", TABLE)])
         with ThreadPoolExecutor(4) as pool:
             parts = [range(low, items, 4) for low in range(4)]
             done = [pool.submit(_load, server.endpoint, part, progress) for part in parts]

@@ -70,6 +70,16 @@ CREATE_TABLE: dict[str, Any] = {
 }
 
 
+def keyed_by(attribute: str, table: str) -> dict[str, Any]:
+    """CreateTable's members for a table whose whole key is one string."""
+    return {
+        "TableName": table,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": attribute, "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": attribute, "KeyType": "HASH"}],
+    }
+
+
 class Connection:
     """One HTTP connection, one request at a time, without retries: an answer or an OSError."""
 
@@ -127,6 +137,16 @@ class Connection:
                 return found
             members["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
+    def create_tables(self, requests: Iterable[Mapping[str, Any]]) -> None:
+        """Make tables, all at once, and wait until they are there."""
+        requests = list(requests)
+        for request in requests:
+            self.get("CreateTable", request)
+        for request in requests:
+            members = {"TableName": request["TableName"]}
+            while self.get("DescribeTable", members)["Table"]["TableStatus"] != "ACTIVE":
+                time.sleep(0.01)
+
     def close(self) -> None:
         self._http.close()
 
@@ -135,12 +155,8 @@ def create_table(endpoint: str) -> int:
     """Make the table and wait until it is there; the port from which it was asked for."""
     connection = Connection(endpoint)
     try:
-        connection.get("CreateTable", CREATE_TABLE)
-        while True:
-            answer = connection.get("DescribeTable", {"TableName": TABLE})
-            if answer["Table"]["TableStatus"] == "ACTIVE":
-                return connection.port
-            time.sleep(0.01)
+        connection.create_tables([CREATE_TABLE])
+        return connection.port
     finally:
         connection.close()
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from .load import Connection
+from .load import Connection, keyed_by
 from .transfer_books import (
     ACCOUNTS,
     NOTES,
@@ -41,15 +41,7 @@ _PASSING = frozenset(
 )
 _REASONS = frozenset({"None", "ConditionalCheckFailed", "TransactionConflict"})
 
-CREATE_TABLES: tuple[dict[str, Any], ...] = tuple(
-    {
-        "TableName": table,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-        "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-    }
-    for table in TABLES
-)
+CREATE_TABLES = tuple(keyed_by("id", table) for table in TABLES)
 
 
 def kind_of(answer: dict[str, Any]) -> str:
@@ -277,14 +269,7 @@ class Bank:
         """Make the tables and the accounts."""
         connection = Connection(endpoint)
         try:
-            for members in CREATE_TABLES:
-                connection.get("CreateTable", members)
-            for table in TABLES:
-                while True:
-                    answer = connection.get("DescribeTable", {"TableName": table})
-                    if answer["Table"]["TableStatus"] == "ACTIVE":
-                        break
-                    time.sleep(0.01)
+            connection.create_tables(CREATE_TABLES)
             for place in ACCOUNTS:
                 item = account_item(place, self._books.balances[place])
                 connection.get("PutItem", {"TableName": place[0], "Item": item})

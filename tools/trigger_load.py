@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .load import Connection
+from .load import Connection, keyed_by
 from .trigger_app import (
     ACCEPTED,
     COUNTED,
@@ -201,20 +201,7 @@ class Followed:
         """Make the tables. Their triggers wait for them."""
         connection = Connection(endpoint)
         try:
-            for table in TABLES:
-                members = {
-                    "TableName": table,
-                    "BillingMode": "PAY_PER_REQUEST",
-                    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-                    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-                }
-                connection.get("CreateTable", members)
-            for table in TABLES:
-                while True:
-                    answer = connection.get("DescribeTable", {"TableName": table})
-                    if answer["Table"]["TableStatus"] == "ACTIVE":
-                        break
-                    time.sleep(0.01)
+            connection.create_tables(keyed_by("id", table) for table in TABLES)
         finally:
             connection.close()
 
