@@ -3,8 +3,9 @@
 ``read_definition``, ``read_configuration`` and ``read_code`` take the members of a request's JSON
 and give checked fields of a ``Function``. What Lambda offers and a single node cannot do (layers,
 a VPC, images, code in S3, versions) is refused by name, unless what is asked for is nothing:
-infrastructure tools send the empty forms of everything. An unknown member is refused as well, since
-a wish is never accepted and ignored.
+infrastructure tools send the empty forms of everything. An unknown member is refused as well. Role,
+Architectures and EphemeralStorage are kept and shown without effect, as the README says: AWS
+demands the first, and zips of Python rarely mind the others.
 
 Pure. Sources: the Lambda API reference and botocore's service model.
 """
