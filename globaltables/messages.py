@@ -132,4 +132,5 @@ encode_message = _encoder.encode
 
 def decode_message(data: bytes) -> Message:
     """Raises msgspec.DecodeError for what is none."""
-    return _decoder.decode(data)
+    message: Message = _decoder.decode(data)
+    return message
