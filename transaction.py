@@ -38,6 +38,7 @@ from .errors import InvalidRequest, TransactionConflict
 from .limits import TRANSACTION_ACTIONS_MAX
 from .model.python_values import from_item, to_attribute, to_item
 from .model.values import decode_item
+from .model.versions import NO_VERSION, Version
 from .storage.commands import Action, CheckVersion, Contended
 
 Plain = dict[str, Any]
@@ -59,8 +60,8 @@ class Transaction:
         self._tables = tables
         self._caller = caller
         self._writes: list[CheckedAction] = []
-        #: (table, key) -> the version read, 0 for no item.
-        self._read: dict[tuple[TableRef, bytes], int] = {}
+        #: (table, key) -> the version read.
+        self._read: dict[tuple[TableRef, bytes], Version] = {}
         self._used = False
 
     async def get(self, table: NamedTable | str, key: Plain) -> Plain | None:
@@ -75,7 +76,7 @@ class Transaction:
         (row,) = await self._tables.transact_get([(ref, place)])
         if isinstance(row, Contended):
             raise TransactionConflict("Another transaction is changing an item that was read")
-        version = 0 if row is None else row.hlc
+        version = NO_VERSION if row is None else row.version
         if self._read.setdefault((ref, place), version) != version:
             raise TransactionConflict("An item has changed since it was first read")
         return None if row is None else from_item(decode_item(row.body))

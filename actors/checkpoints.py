@@ -21,6 +21,7 @@ from ..limits import TRANSACTION_ACTIONS_MAX, TRANSACTION_RETRY_SECONDS
 from ..model.keys import encode_component, prefix_end, table_key
 from ..model.schema import HASH_SPACE_END, KeyAttribute, KeySchema, Partition, Status, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
+from ..model.versions import NO_VERSION, Version
 from ..storage.commands import Action, Delete, Outcome, Put, Transact
 from ..storage.table_state import TableState
 from ..storage.tree.interface import TREE_ID_MAX
@@ -64,13 +65,13 @@ class Checkpoints:
                 raise Corrupt("a checkpoint cannot be read") from error
         return rows
 
-    def version(self, mapping: str, shard_id: str, lane: int) -> int:
-        """The version of a lane's row, 0 if there is none. Every store gives it a new one."""
+    def version(self, mapping: str, shard_id: str, lane: int) -> Version:
+        """The version of a lane's row. Every store gives it a new one."""
         found = self._partition.get(CHECKPOINTS_TREE, _key(mapping, shard_id, lane))
-        return 0 if found is None else found.hlc
+        return NO_VERSION if found is None else found.version
 
     def action(
-        self, mapping: str, shard_id: str, checkpoint: LaneCheckpoint, version: int
+        self, mapping: str, shard_id: str, checkpoint: LaneCheckpoint, version: Version
     ) -> tuple[PartitionActor, Action]:
         """What stores ``checkpoint`` as part of a transaction, if the row is of ``version``."""
         put = _put(mapping, shard_id, checkpoint)

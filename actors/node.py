@@ -58,6 +58,8 @@ class NodeSettings(msgspec.Struct, frozen=True):
     """What a node can be told. Sizes in bytes, times in seconds."""
 
     region: str = "us-east-1"
+    #: The region's number in versions, for a node with regions to be in step with; 0: none.
+    region_number: int = 0
     memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     flush_interval_seconds: float = 5.0
     partitions_per_table: int = 1
@@ -289,7 +291,10 @@ class Node:
             state: TableState | IndexState
             if index is None:
                 promises = () if position is None else position.promises
-                state = TableState(table(), self.btree, 0, held, promises)
+                replica = None if position is None else position.replica
+                state = TableState(
+                    table(), self.btree, self.settings.region_number, held, promises, replica
+                )
             else:
                 progress = {} if position is None else dict(position.progress)
                 state = IndexState(index, self.btree, held, progress)

@@ -52,6 +52,7 @@ from ..limits import (
     STREAM_SLICE_RECORDS,
     TRANSACTION_PAUSE_SECONDS,
 )
+from ..model.versions import NO_VERSION, Version
 from ..storage.commands import Action
 from ..streams.definition import Shard, Stream
 from ..streams.lineage import trace_of
@@ -156,7 +157,7 @@ class ShardPoller:
         rows = tools.checkpoints.load(mapping_id, shard.shard_id)
         self._machine = Machine(self._bounded(settings), rows)
         #: Lane -> the version of its stored row, as far as this poller knows.
-        self._versions: dict[int, int] = {}
+        self._versions: dict[int, Version] = {}
         self._learn_versions(row.lane for row in rows)
         begin = self._machine.start_position() + 1 if rows else 0
         #: The sequence that was the first to be read.
@@ -449,7 +450,7 @@ class ShardPoller:
         self, lane: int, transaction: CommittedTransaction, checkpoint: LaneCheckpoint
     ) -> None:
         tools, shard_id = self._tools, self._shard.shard_id
-        version = self._versions.get(lane, 0)
+        version = self._versions.get(lane, NO_VERSION)
         action = tools.checkpoints.action(self._mapping_id, shard_id, checkpoint, version)
         try:
             await transaction.commit([action])
@@ -460,7 +461,7 @@ class ShardPoller:
 
     def _refuse_deposed(self, lane: int) -> None:
         version = self._tools.checkpoints.version(self._mapping_id, self._shard.shard_id, lane)
-        if version != self._versions.get(lane, 0):
+        if version != self._versions.get(lane, NO_VERSION):
             raise Deposed
 
     # Giving up.

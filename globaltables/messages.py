@@ -63,8 +63,8 @@ class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=4):
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Everything of the origin's in its log beyond what was sent before and up to ``lsn``.
 
-    ``arrivals`` is a packed list of ``Arrival`` (``packing``). ``closed``: with this batch, everything of
-    the origin's at or below it has been sent (0: not told).
+    ``arrivals`` is a packed list of ``Arrival`` (``packing``). ``closed``: with this batch,
+    everything of the origin's at or below it has been sent (0: not told).
     """
 
     stream: int

@@ -146,6 +146,8 @@ class Table(msgspec.Struct, frozen=True):
     """One table. ``attribute_kinds`` are the AttributeDefinitions, in the order given.
 
     ``stream`` is the stream that is enabled; ``stream_label`` that of the last one there was.
+    ``group_id`` names the group of a global table (``model.groups``), whose deleted items leave
+    tombstones in the tree ``tombstones``. One that ``awaits_filling`` serves nobody yet.
     """
 
     namespace: str
@@ -171,6 +173,9 @@ class Table(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
     stream: StreamSettings | None = None
     stream_label: str | None = None
+    group_id: str | None = None
+    tombstones: int = 0
+    awaits_filling: bool = False
     format: int = TABLE_FORMAT
 
     def local_index(self, name: str) -> LocalIndex | None:
@@ -190,6 +195,8 @@ class Table(msgspec.Struct, frozen=True):
     def trees(self) -> Iterator[int]:
         """Every tree of the table and of its indexes."""
         yield self.tree
+        if self.tombstones:
+            yield self.tombstones
         for local in self.local_indexes:
             yield local.tree
         for index in self.global_indexes:

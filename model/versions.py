@@ -23,6 +23,10 @@ class Version(msgspec.Struct, frozen=True, order=True):
     region: int
 
 
+#: The version of what is not there and never was.
+NO_VERSION = Version(0, 0)
+
+
 def hlc_at(milliseconds: int) -> int:
     """The lowest hlc of a millisecond since the epoch."""
     return milliseconds << HLC_COUNTER_BITS

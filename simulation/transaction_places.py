@@ -15,6 +15,7 @@ import msgspec
 from ..expressions import Condition, Update, compile_expressions
 from ..model.schema import Table
 from ..model.values import AttributeValue, Item, decode_item, encode_item, item_size_bytes
+from ..model.versions import NO_VERSION
 from ..storage.commands import Check, CheckVersion, Delete, Put, UpdateItem
 from ..storage.indexes import primary_key
 from ..storage.rows import Row
@@ -196,7 +197,7 @@ class Maker:
 
     def check_version(self, place: Place, row: Row | None) -> CheckVersion:
         """That it is still the row that was read."""
-        return CheckVersion(self.key(place), 0 if row is None else row.hlc)
+        return CheckVersion(self.key(place), NO_VERSION if row is None else row.version)
 
 
 def as_list(seen: tuple[str, ...]) -> AttributeValue:

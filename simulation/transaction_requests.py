@@ -10,6 +10,7 @@ import random
 
 import msgspec
 
+from ..model.versions import NO_VERSION
 from ..storage.commands import Action, Check, CheckVersion, UpdateItem
 from ..storage.rows import Row
 from .options import Options
@@ -73,7 +74,7 @@ class Drawer:
         rng = self._rng
         seen = seen_in(place, row)
         assert isinstance(seen, tuple)
-        version = 0 if row is None else row.hlc
+        version = NO_VERSION if row is None else row.version
         value = self.value()
         choice = rng.random()
         if choice < 0.2:

@@ -1,4 +1,4 @@
-"""What comes from another region: changes in the form in which they travel, and how far they got."""
+"""What comes from another region: changes in the form in which they travel."""
 
 from __future__ import annotations
 

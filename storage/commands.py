@@ -3,9 +3,9 @@
 Commands are frozen and hold nothing but data (expression trees included), so that a request router
 in another process can send them as MessagePack. Everything that can be refused without looking at
 the item has been refused before a command is built: keys are valid and encoded, items are within
-their size, expressions are compiled. ``version``, where given, is the version (hlc) that the row
-must still have, 0 for no row: that is how an optimistic transaction of the Python API finds out
-that what it read has changed. ``hops`` counts the handlers of changes that led to the request.
+their size, expressions are compiled. ``version``, where given, is the version that the row must
+still have, ``NO_VERSION`` for no row: that is how an optimistic transaction of the Python API finds
+out that what it read has changed. ``hops`` counts the handlers of changes that led to the request.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import msgspec
 
 from ..errors import InvalidRequest
 from ..expressions import Condition, Update
+from ..model.versions import Version
+from .arrivals import Arrival
 from .rows import Row
 
 
@@ -31,7 +33,7 @@ class Put(msgspec.Struct, frozen=True, tag=True):
     size_bytes: int
     condition: Condition | None = None
     values: dict[str, Any] = {}
-    version: int | None = None
+    version: Version | None = None
     hops: int = 0
 
 
@@ -43,7 +45,7 @@ class UpdateItem(msgspec.Struct, frozen=True, tag=True):
     update: Update | None = None
     condition: Condition | None = None
     values: dict[str, Any] = {}
-    version: int | None = None
+    version: Version | None = None
     hops: int = 0
 
 
@@ -53,7 +55,7 @@ class Delete(msgspec.Struct, frozen=True, tag=True):
     key: bytes
     condition: Condition | None = None
     values: dict[str, Any] = {}
-    version: int | None = None
+    version: Version | None = None
     hops: int = 0
 
 
@@ -63,14 +65,14 @@ class Check(msgspec.Struct, frozen=True, tag=True):
     key: bytes
     condition: Condition
     values: dict[str, Any] = {}
-    version: int | None = None
+    version: Version | None = None
 
 
 class CheckVersion(msgspec.Struct, frozen=True, tag=True):
-    """That the row under ``key`` is still of ``version`` (0: that there is none)."""
+    """That the row under ``key`` is still of ``version`` (``NO_VERSION``: that there is none)."""
 
     key: bytes
-    version: int
+    version: Version
 
 
 Command = Put | UpdateItem | Delete
@@ -121,6 +123,68 @@ class Decide(msgspec.Struct, frozen=True, tag=True):
     transaction: str
     timestamp: int | None
     token: Token | None = None
+
+
+class Replicate(msgspec.Struct, frozen=True, tag=True):
+    """Changes of another region, from its log ``source`` up to ``lsn``, in their order.
+
+    They and the position take effect in one entry. ``notes``: the position is stored although
+    there are no changes. Answered by ``Replicated``, or by ``Contended`` if a transaction holds
+    one of the items; then nothing has changed.
+    """
+
+    source: str
+    lsn: int
+    arrivals: tuple[Arrival, ...]
+    notes: bool = False
+
+
+class Fill(msgspec.Struct, frozen=True, tag=True):
+    """What another region had with ``low <= key < high`` (None: the end) at one moment.
+
+    ``arrivals`` are all its rows and tombstones there; what is here and not among them, at a
+    version that ``covered`` (region number -> hlc) says it had seen, is gone there and goes here.
+    ``lsn`` is where its log is followed from afterwards; ``cursor`` the key to go on from, None
+    with the last chunk. Answered like ``Replicate``.
+    """
+
+    source: str
+    lsn: int
+    cursor: bytes | None
+    low: bytes
+    high: bytes | None
+    covered: dict[int, int]
+    arrivals: tuple[Arrival, ...]
+
+
+class Collect(msgspec.Struct, frozen=True, tag=True):
+    """Remove tombstones at or below ``horizon``, among the first ``rows_max`` from ``start`` on.
+
+    Only of keys below ``end`` (None: the end). Nothing new at or below ``horizon`` will come from
+    anywhere. Answered by ``Collected``.
+    """
+
+    horizon: int
+    start: bytes
+    end: bytes | None
+    rows_max: int
+
+
+class Replicated(msgspec.Struct, frozen=True):
+    """What became of arrivals: how many took effect, and how many of them beat a write made here
+    that their writer had not seen; ``resolved`` of those ended otherwise, by the policy.
+    """
+
+    applied: int
+    conflicts: int = 0
+    resolved: int = 0
+
+
+class Collected(msgspec.Struct, frozen=True):
+    """How many tombstones went, and the key to go on from; None at the end."""
+
+    count: int
+    cursor: bytes | None
 
 
 class Written(msgspec.Struct, frozen=True):

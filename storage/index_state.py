@@ -17,9 +17,10 @@ from ..model.schema import GlobalIndex
 from .commands import Written
 from .records import IndexEffect, IndexProgress, Prepared, Record
 from .rows import Row, decode_row
-from .table_state import Evaluation, replace_row
+from .table_state import replace_row
 from .totals import Totals
 from .tree.btree import BTree
+from .views import Evaluation
 
 
 class IndexBatch(msgspec.Struct, frozen=True, tag=True):
@@ -69,6 +70,10 @@ class IndexState:
         self.closed_below: int | None = None
         #: Base log -> what is proposed here of it.
         self._pending: dict[str, IndexProgress] = {}
+
+    def replica_position(self) -> None:
+        """Indexes are each region's own."""
+        return None
 
     def get(self, key: bytes) -> Row | None:
         """The committed entry under ``key``."""

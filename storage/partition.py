@@ -30,7 +30,7 @@ import msgspec
 from ..errors import Corrupt, WrongFormat
 from ..limits import BATCH_PAYLOAD_BYTES, BATCH_RECORDS_MAX
 from ..model.versions import HybridClock
-from .commands import Promise
+from .commands import Fill, Promise, Replicate
 from .log.entry import ZERO_HASH, EntryHeader, Link, check_entry, decode_entry, encode_entry
 from .log.interface import Append
 from .records import (
@@ -42,8 +42,9 @@ from .records import (
     decode_records,
     encode_records,
 )
-from .table_state import Evaluation
+from .replica import ReplicaPosition
 from .totals import Totals
+from .views import Evaluation
 
 POSITION_FORMAT = 1
 
@@ -53,7 +54,7 @@ class Position(msgspec.Struct, frozen=True):
 
     ``lsn``, ``epoch``, ``timestamp`` and ``hash`` are those of the last applied entry; ``schema``
     the version that effects followed; ``totals`` by tree; ``progress`` by base log, for an index;
-    ``promises`` what is prepared and undecided.
+    ``promises`` what is prepared and undecided; ``replica`` what a global table adds.
     """
 
     lsn: int
@@ -64,6 +65,7 @@ class Position(msgspec.Struct, frozen=True):
     progress: dict[str, IndexProgress] = {}
     schema: int = 0
     promises: list[Prepared] = []
+    replica: ReplicaPosition | None = None
     format: int = POSITION_FORMAT
 
 
@@ -103,6 +105,10 @@ class State(Protocol):
     @property
     def closed_below(self) -> int | None:
         """Nothing prepared here will write at or below this; None if nothing is prepared."""
+        ...
+
+    def replica_position(self) -> ReplicaPosition | None:
+        """What a global table's partition knows besides; None for all others."""
         ...
 
     def evaluate(self, command: Any, hlc: int) -> Evaluation: ...
@@ -200,7 +206,7 @@ class Partition:
 
     @property
     def closed_timestamp(self) -> int:
-        """At or below this, nothing will be written here any more: a consistent cut can be had.
+        """At or below this, this region will write nothing here any more: a consistent cut.
 
         Everything applied lies at or below the last entry's timestamp, everything proposed later
         above it, except what prepared transactions (and writes that pass them) may still do.
@@ -208,6 +214,12 @@ class Partition:
         applied = 0 if self._link is None else self._link.timestamp
         below = self.state.closed_below
         return applied if below is None else min(applied, below)
+
+    def close_timestamp(self, now_ms: int) -> int:
+        """``closed_timestamp``, brought up to this moment if nothing is under way here."""
+        if self._flight is None and not self._building.records and self.state.closed_below is None:
+            return self._clock.next(now_ms)
+        return self.closed_timestamp
 
     @property
     def queued_bytes(self) -> int:
@@ -232,6 +244,7 @@ class Partition:
             progress=dict(self.state.progress),
             schema=self.state.schema,
             promises=list(self.state.promises.values()),
+            replica=self.state.replica_position(),
         )
 
     # Recovery.
@@ -271,6 +284,10 @@ class Partition:
         """Decide ``command`` and gather its records; its answer comes with a later ``ready``."""
         assert self.serving
         assert not self.failed
+        if isinstance(command, Replicate | Fill):
+            # The entry, and whatever is written here afterwards, is later than what it brings.
+            newest = max((arrival.hlc for arrival in command.arrivals), default=0)
+            self._clock.observe(newest)
         evaluation = self.state.evaluate(command, self._clock.next(now_ms))
         if isinstance(evaluation.result, Promise):
             # The transaction may take effect at its bound; what comes after it must be later.

@@ -18,6 +18,8 @@ kind  record             written by
 9     Aborted            the partition: that part is over without effects
 10    (Split)            reserved
 11    TokenUsed          the partition that remembers a transaction's client token
+12    Received           a global table's partition: how far another region's log has come in
+13    TombstonesDropped  a global table's partition, when every region has passed the deletions
 ====  =================  =====================================================================
 """
 
@@ -40,6 +42,9 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     one which nobody needs. ``silent`` marks a write that changed nothing but the version: no
     stream shows it. ``transaction`` is the timestamp of the transaction that wrote it (0: none).
     ``hops`` counts the handlers of changes one behind the other that led to this write.
+    ``(base_hlc, base_region)`` is the version that it replaced, (0, 0) for none; -1 says that the
+    table was no global one. ``beat`` marks one that replaced a write of this region's which its
+    writer had not seen.
     """
 
     schema: int
@@ -53,6 +58,9 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     old_index_keys: dict[int, bytes] | None = None
     old: bytes | None = None
     hops: int = 0
+    base_hlc: int = -1
+    base_region: int = 0
+    beat: bool = False
 
     def row(self) -> Row | None:
         """The row that the table's tree holds after this effect."""
@@ -157,6 +165,24 @@ class TokenUsed(msgspec.Struct, frozen=True, array_like=True, tag=11):
     used_ms: int
 
 
+class Received(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Everything in another region's log ``source`` up to ``lsn`` is in this partition.
+
+    While the partition is being filled from there, ``cursor`` is the key to go on from.
+    """
+
+    source: str
+    lsn: int
+    cursor: bytes | None = None
+
+
+class TombstonesDropped(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Nothing new at or below ``horizon`` will come; the tombstones of ``keys`` are not needed."""
+
+    horizon: int
+    keys: list[bytes]
+
+
 Record = (
     Effect
     | Barrier
@@ -168,11 +194,13 @@ Record = (
     | Committed
     | Aborted
     | TokenUsed
+    | Received
+    | TombstonesDropped
 )
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Record])
-_KINDS = frozenset((*range(1, 10), 11))
+_KINDS = frozenset((*range(1, 10), 11, 12, 13))
 
 
 def encode_records(records: Sequence[Record]) -> bytes:

@@ -25,6 +25,7 @@ import google_crc32c
 import msgspec
 
 from ..errors import Corrupt, WrongFormat
+from ..model.versions import Version
 
 ROW_FORMAT = 1
 _HEADER = struct.Struct(">BBHIQQ")
@@ -52,6 +53,11 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     hlc: int
     region: int = 0
     transaction: int = 0
+
+    @property
+    def version(self) -> Version:
+        """When and where it was written."""
+        return Version(self.hlc, self.region)
 
 
 def encode_row(key: bytes, row: Row) -> bytes:

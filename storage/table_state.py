@@ -19,22 +19,26 @@ from ..errors import InvalidRequest, TransactionConflict
 from ..limits import TRANSACTION_GAP
 from ..model.schema import GlobalIndex, LocalIndex, StreamSettings, Table
 from ..model.values import Item, decode_item, encode_item, item_size_bytes
+from ..model.versions import NO_VERSION, Version
+from .arriving import evaluate_replication
 from .checks import check_updated_item
 from .commands import (
     Action,
-    ActionResult,
     Check,
     Checked,
     CheckVersion,
+    Collect,
     Command,
     Contended,
     Decide,
     Delete,
+    Fill,
     Outcome,
     Prepare,
     Promise,
     Put,
     Refused,
+    Replicate,
     Token,
     Transact,
     UpdateItem,
@@ -49,13 +53,17 @@ from .records import (
     IndexProgress,
     Intent,
     Prepared,
+    Received,
     Record,
     TokenUsed,
+    TombstonesDropped,
 )
+from .replica import Replica, ReplicaPosition, Resolve
 from .rows import Row, decode_row, encode_row, row_size_bytes
 from .totals import Totals
 from .transactions import Transactions
 from .tree.btree import BTree
+from .views import Evaluation, View
 
 #: The tree of client tokens, shared by all partitions of a node. Its rows are not counted in any
 #: totals: each says what it has to say for ten minutes.
@@ -63,55 +71,29 @@ TOKEN_TREE = 3
 CONFLICT = "Transaction is ongoing for the item"
 
 
-_CONTENDED = Contended()
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 # How a value begins that has one spelling only.
 _PLAIN = (b'{"S":', b'{"N":', b'{"B":')
 
 
-class _View(msgspec.Struct, gc=False):
-    """What one action sees and would do.
-
-    ``data`` is the stored row, if nothing is pending on the key; ``old_item`` is decoded where
-    something needs it; ``is_pending``: what was seen is proposed and not yet committed.
-    """
-
-    data: bytes | None
-    old: Row | None
-    is_pending: bool
-    old_item: Item | None = None
-    new: Row | None = None
-    result: ActionResult = _CONTENDED
-
-
-class Evaluation(msgspec.Struct, frozen=True):
-    """What a command comes to.
-
-    ``records`` go into the log; none means nothing changes. ``result`` is the answer once
-    everything that was looked at is committed: ``waits`` says whether something was not yet.
-    """
-
-    result: ActionResult | Outcome | Promise | TransactionConflict
-    records: tuple[Record, ...] = ()
-    waits: bool = False
-
-
-Request = Command | Transact | Prepare | Decide
+Request = Command | Transact | Prepare | Decide | Replicate | Fill | Collect
 
 
 class TableState:
     """Rows and local index entries of one hash range of a table."""
 
     __slots__ = (
-        "_btree",
+        "btree",
         "_global",
         "_local",
-        "_pending",
-        "_region",
+        "pending",
+        "region",
         "_seen",
         "_stream",
         "_transactions",
         "progress",
+        "replica",
+        "resolve",
         "table",
         "totals",
     )
@@ -123,14 +105,20 @@ class TableState:
         region: int,
         totals: dict[int, Totals],
         promises: Iterable[Prepared] = (),
+        replica: ReplicaPosition | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
         #: The schema that effects follow from now on; replaced by a barrier.
         self.table = table
-        self._btree = btree
-        #: The region's number in versions (0 until global tables exist).
-        self._region = region
+        self.btree = btree
+        #: The region's number in versions; 0 for a node that has none.
+        self.region = region
+        #: What it knows as a part of a global table.
+        self.replica = Replica(btree, region, replica)
+        #: Decides conflicts between regions; None: versions do.
+        self.resolve = resolve
         #: Key -> newest proposed row (None: removed) and how many proposals touch the key.
-        self._pending: dict[bytes, tuple[Row | None, int]] = {}
+        self.pending: dict[bytes, tuple[Row | None, int]] = {}
         #: Key -> the stored row that its first pending effect was decided against, so that
         #: applying it need not look again. Only for keys in ``pending``.
         self._seen: dict[bytes, bytes | None] = {}
@@ -154,6 +142,9 @@ class TableState:
         self._stream = table.stream
         for tree in (table.tree, *(index.tree for index in self._local)):
             self.totals.setdefault(tree, Totals())
+        self.replica.tree = table.tombstones
+        if table.tombstones:
+            self.replica.totals = self.totals.setdefault(table.tombstones, Totals())
 
     @property
     def schema(self) -> int:
@@ -164,6 +155,10 @@ class TableState:
     def promises(self) -> dict[str, Prepared]:
         """Transactions that are prepared here, durably."""
         return self._transactions.durable
+
+    def replica_position(self) -> ReplicaPosition | None:
+        """What a global table's partition knows besides; None for all others."""
+        return self.replica.position()
 
     @property
     def closed_below(self) -> int | None:
@@ -182,7 +177,7 @@ class TableState:
 
     def get(self, key: bytes) -> Row | None:
         """The committed row under ``key``."""
-        data = self._btree.get(self.table.tree, key)
+        data = self.btree.get(self.table.tree, key)
         return None if data is None else decode_row(key, data)
 
     # Deciding.
@@ -191,6 +186,8 @@ class TableState:
         """Decide ``command`` at version ``hlc``, against committed and pending rows."""
         if isinstance(command, Transact | Prepare | Decide):
             return self._evaluate_transaction(command, hlc)
+        if isinstance(command, Replicate | Fill | Collect):
+            return evaluate_replication(self, command, hlc)
         view = self._look(command, hlc)
         if self._transactions.holds(command.key):
             old_hlc = 0 if view.old is None else view.old.hlc
@@ -204,19 +201,19 @@ class TableState:
         effect = self._effect(command.key, view, hlc, 0, command.hops)
         return Evaluation(view.result, (effect,), True)
 
-    def _look(self, command: Action, hlc: int) -> _View:
+    def _look(self, command: Action, hlc: int) -> View:
         """What ``command`` would do now, at version ``hlc``. Changes nothing."""
         key = command.key
-        pending = self._pending.get(key)
+        pending = self.pending.get(key)
         data = None
         if pending is None:
-            data = self._btree.get(self.table.tree, key)
+            data = self.btree.get(self.table.tree, key)
             old = None if data is None else decode_row(key, data)
         else:
             old = pending[0]
-        view = _View(data, old, pending is not None)
+        view = View(data, old, pending is not None)
         version = command.version
-        if version is not None and version != (0 if old is None else old.hlc):
+        if version is not None and version != (NO_VERSION if old is None else old.version):
             return view
         if isinstance(command, CheckVersion):
             view.result = Checked(old)
@@ -230,7 +227,7 @@ class TableState:
             view.result = Refused(old)
             return view
         if isinstance(command, Put):
-            view.new = Row(command.body, command.size_bytes, hlc, self._region)
+            view.new = Row(command.body, command.size_bytes, hlc, self.region)
         elif isinstance(command, UpdateItem):
             try:
                 view.new = self._updated(command, view.old_item, hlc)
@@ -242,6 +239,10 @@ class TableState:
             return view
         view.result = Written(old, view.new)
         return view
+
+    def sight(self, key: bytes) -> View:
+        """What is under ``key`` now, proposals included."""
+        return self._look(Delete(key), 0)
 
     # Transactions: see ``transactions.py``.
 
@@ -256,7 +257,7 @@ class TableState:
             case Decide():
                 return self._end(command)
 
-    def _views(self, actions: tuple[Action, ...], hlc: int) -> tuple[list[_View], bool, bool]:
+    def _views(self, actions: tuple[Action, ...], hlc: int) -> tuple[list[View], bool, bool]:
         """Every action's view; whether all are well; whether something seen is not committed."""
         views = []
         for action in actions:
@@ -326,7 +327,7 @@ class TableState:
             view = self._look(Delete(intent.key), timestamp)
             if intent.body is not None:
                 view.new = Row(
-                    intent.body, intent.size_bytes, timestamp, self._region, timestamp
+                    intent.body, intent.size_bytes, timestamp, self.region, timestamp
                 )
             records.append(
                 self._effect(intent.key, view, timestamp, timestamp, promise.hops)
@@ -346,15 +347,32 @@ class TableState:
                 return None
             item = outcome.new_item
             size_bytes = check_updated_item(self.table, item, update.names)
-        return Row(encode_item(item), size_bytes, hlc, self._region)
+        return Row(encode_item(item), size_bytes, hlc, self.region)
 
     def _effect(
-        self, key: bytes, view: _View, hlc: int, transaction: int, hops: int
+        self, key: bytes, view: View, hlc: int, transaction: int, hops: int
     ) -> Effect:
         """The effect of what ``view`` says, which is pending from now on."""
+        if view.new is not None and transaction:
+            new = view.new
+            view.new = Row(new.body, new.size_bytes, hlc, self.region, transaction)
+        base = None
+        if self.table.tombstones:
+            base = self.replica.version_of(key, view.old)
+        return self.effect_at(key, view, Version(hlc, self.region), transaction, hops, base)
+
+    def effect_at(
+        self,
+        key: bytes,
+        view: View,
+        version: Version,
+        transaction: int,
+        hops: int,
+        base: Version | None,
+        beats: bool = False,
+    ) -> Effect:
+        """The effect at ``version``, which replaces the version ``base`` of a global table."""
         old, old_item, new = view.old, view.old_item, view.new
-        if new is not None and transaction:
-            new = Row(new.body, new.size_bytes, hlc, self._region, transaction)
         old_index_keys = None
         if old_item is not None and self._global:
             old_index_keys = {
@@ -362,24 +380,29 @@ class TableState:
                 for index in self._global
                 if (entry := entry_key(self.table, index, old_item, key)) is not None
             }
-        pending = self._pending.get(key)
+        pending = self.pending.get(key)
         if pending is None:
             self._seen[key] = view.data
-            self._pending[key] = (new, 1)
+            self.pending[key] = (new, 1)
         else:
-            self._pending[key] = (new, pending[1] + 1)
+            self.pending[key] = (new, pending[1] + 1)
+        if base is not None:
+            self.replica.propose(key, version)
         return Effect(
             self.table.schema_version,
             key,
             None if new is None else new.body,
             0 if new is None else new.size_bytes,
-            hlc,
-            self._region,
+            version.hlc,
+            version.region,
             transaction,
             _same(old, new),
             old_index_keys,
             None if old is None or self._stream is None else self._kept(old),
             hops,
+            -1 if base is None else base.hlc,
+            0 if base is None else base.region,
+            beats,
         )
 
     def _kept(self, old: Row) -> bytes:
@@ -400,39 +423,49 @@ class TableState:
                 self._transactions.apply_promise(record)
             case Committed() | Aborted():
                 self._transactions.apply_end(record.transaction)
+            case Received():
+                self.replica.received[record.source] = record
+            case TombstonesDropped():
+                self.replica.apply_dropped(record)
             case TokenUsed():
                 key = record.token.encode()
                 row = Row(record.request_hash, 0, record.used_ms)
-                self._btree.put(TOKEN_TREE, key, encode_row(key, row))
+                self.btree.put(TOKEN_TREE, key, encode_row(key, row))
             case _:
                 pass
 
     def applied(self, record: Record) -> None:
         """Forget what was pending for a record that was proposed here and is now in the tree."""
         if isinstance(record, Effect):
-            row, count = self._pending[record.key]
+            row, count = self.pending[record.key]
             if count == 1:
-                del self._pending[record.key]
+                del self.pending[record.key]
             else:
-                self._pending[record.key] = (row, count - 1)
+                self.pending[record.key] = (row, count - 1)
+            if record.base_hlc >= 0:
+                self.replica.applied_effect(record.key)
+        elif isinstance(record, Received):
+            self.replica.applied_received(record)
 
     def _apply_effect(self, effect: Effect) -> None:
         key, row, tree = effect.key, effect.row(), self.table.tree
         if key in self._seen:
             old_data = self._seen.pop(key)
         else:
-            old_data = self._btree.get(tree, key)
+            old_data = self.btree.get(tree, key)
         new_data = None if row is None else encode_row(key, row)
         if new_data is not None:
-            self._btree.put(tree, key, new_data)
+            self.btree.put(tree, key, new_data)
         elif old_data is not None:
-            self._btree.delete(tree, key)
+            self.btree.delete(tree, key)
         self.totals[tree].replace(
             old_data,
             0 if old_data is None else row_size_bytes(old_data),
             new_data,
             effect.size_bytes,
         )
+        if effect.base_hlc >= 0 and self.replica.tree:
+            self.replica.apply_effect(effect)
         if self._local:
             old = None if old_data is None else decode_row(key, old_data)
             self._apply_local(key, old, row)
@@ -444,12 +477,12 @@ class TableState:
             old_entry = None if old_item is None else entry_key(self.table, index, old_item, key)
             new_entry = None if new_item is None else entry_key(self.table, index, new_item, key)
             if old_entry is not None and old_entry != new_entry:
-                replace_row(self._btree, index.tree, self.totals[index.tree], old_entry, None)
+                replace_row(self.btree, index.tree, self.totals[index.tree], old_entry, None)
             if new_entry is not None:
                 assert new_item is not None and new is not None
                 body, size_bytes = entry_body(self.table, index, new_item)
                 row = Row(body, size_bytes, new.hlc, new.region)
-                replace_row(self._btree, index.tree, self.totals[index.tree], new_entry, row)
+                replace_row(self.btree, index.tree, self.totals[index.tree], new_entry, row)
 
 
 def replace_row(btree: BTree, tree: int, totals: Totals, key: bytes, row: Row | None) -> None:

@@ -25,6 +25,7 @@ from millstream.errors import (
 from millstream.expressions import compile_expressions
 from millstream.host.buggify import set_buggify
 from millstream.model.values import decode_item
+from millstream.model.versions import NO_VERSION, Version
 from millstream.storage.commands import (
     Check,
     Checked,
@@ -116,12 +117,12 @@ async def test_checks_write_nothing(node: Node, tables: Any) -> None:
     outcome = await transact(
         node,
         (one, Check(put(one, pk="a").key, PRESENT)),
-        (one, CheckVersion(put(one, pk="z").key, 0)),
+        (one, CheckVersion(put(one, pk="z").key, NO_VERSION)),
         (two, put(two, pk="b", v="2")),
     )
     assert [type(result) for result in outcome.results] == [Checked, Checked, Written]
     assert one.get(put(one, pk="a").key) == row
-    stale = CheckVersion(put(one, pk="a").key, row.hlc - 1)
+    stale = CheckVersion(put(one, pk="a").key, Version(row.hlc - 1, row.region))
     outcome = await transact(node, (one, stale), (two, put(two, pk="b", v="3")))
     assert outcome.results[0] == Contended()
     assert value(two, "b") == "2"

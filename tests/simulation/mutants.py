@@ -115,11 +115,11 @@ def pending_rows_are_forgotten() -> list[Patch]:
     evaluate, applied_ = TableState.evaluate, TableState.applied
 
     def forgetful(self: TableState, command: Any, hlc: int) -> Any:
-        self._pending.clear()
+        self.pending.clear()
         return evaluate(self, command, hlc)
 
     def lenient(self: TableState, record: Any) -> None:
-        if getattr(record, "key", None) in self._pending:
+        if getattr(record, "key", None) in self.pending:
             applied_(self, record)
 
     return [(TableState, "evaluate", forgetful), (TableState, "applied", lenient)]

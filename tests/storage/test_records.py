@@ -12,8 +12,10 @@ from millstream.storage.records import (
     Effect,
     IndexEffect,
     IndexProgress,
+    Received,
     Record,
     Release,
+    TombstonesDropped,
     decode_records,
     encode_records,
 )
@@ -34,11 +36,28 @@ GOLDEN_FIRST = bytes.fromhex(
     "9605a46261736509c406637572736f72c4036c6f7708"
     "9606c405656e747279c4027b7d020d00"
 )
-GOLDEN = bytes.fromhex(
+# Effects without ``base`` and ``beat``.
+GOLDEN_SECOND = bytes.fromhex(
     "979c0103c4036b6579c4027b7d020b0100c38104c4036f6c64c4027b7d009c0103c4036b6579c0000c0000c2c0c000"
     "930204c4057461626c659303" + "02a56f776e6572" + "920402"
     "9605a46261736509c406637572736f72c4036c6f7708"
     "9606c405656e747279c4027b7d020d00"
+)
+GOLDEN = bytes.fromhex(
+    "979f0103c4036b6579c4027b7d020b0100c38104c4036f6c64c4027b7d00ff00c29f0103c4036b6579c0000c"
+    "0000c2c0c000ff00c2930204c4057461626c65930302a56f776e65729204029605a46261736509c406637572"
+    "736f72c4036c6f77089606c405656e747279c4027b7d020d00"
+)
+
+OF_REGIONS: list[Record] = [
+    Effect(3, b"key", None, 0, 12, 2, 9, False, {5: b"e"}, b"{}", 1, 11, 1, True),
+    Received("log", 7, b"k"),
+    Received("log", 8),
+    TombstonesDropped(12, [b"key"]),
+]
+GOLDEN_OF_REGIONS = bytes.fromhex(
+    "949f0103c4036b6579c0000c0209c28105c40165c4027b7d010b01c3940ca36c6f6707c4016b940ca36c6f67"
+    "08c0930d0c91c4036b6579"
 )
 
 
@@ -51,6 +70,9 @@ def test_golden() -> None:
     assert encode_records(EVERY_KIND) == GOLDEN
     assert decode_records(GOLDEN) == EVERY_KIND
     assert decode_records(GOLDEN_FIRST) == EVERY_KIND
+    assert decode_records(GOLDEN_SECOND) == EVERY_KIND
+    assert encode_records(OF_REGIONS) == GOLDEN_OF_REGIONS
+    assert decode_records(GOLDEN_OF_REGIONS) == OF_REGIONS
 
 
 def test_a_field_added_later_with_a_default_can_be_absent() -> None:
@@ -59,7 +81,7 @@ def test_a_field_added_later_with_a_default_can_be_absent() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [10, 12, 200])
+@pytest.mark.parametrize("kind", [10, 14, 200])
 def test_an_unknown_kind_is_refused_not_skipped(kind: int) -> None:
     with pytest.raises(WrongFormat):
         decode_records(msgspec.msgpack.encode([[4, 1], [kind, b"x"]]))

@@ -60,7 +60,7 @@ def test_more_than_four_megabytes_are_refused(db: Any) -> None:
 
 def test_an_item_that_a_transaction_holds_is_a_conflict(db: Any) -> None:
     db.put("plain", THING)
-    db.tables.held = {key for key, _ in db.tables.refs["plain"].state._btree.range(1, b"", None)}
+    db.tables.held = {key for key, _ in db.tables.refs["plain"].state.btree.range(1, b"", None)}
     assert db.canceled("TransactGetItems", *of(GONE, GET)) == [
         {"Code": "None"},
         {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"},

@@ -133,7 +133,7 @@ def test_a_failed_condition_on_no_item_tells_none(db: Any) -> None:
 
 def test_a_held_item_is_a_conflict(db: Any) -> None:
     db.write(put("p"))
-    db.tables.held = {key for key, _ in db.tables.refs["plain"].state._btree.range(1, b"", None)}
+    db.tables.held = {key for key, _ in db.tables.refs["plain"].state.btree.range(1, b"", None)}
     assert db.canceled("TransactWriteItems", put("q"), put("p")) == [
         NONE,
         {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"},
