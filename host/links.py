@@ -117,9 +117,15 @@ class Visitors:
         self._strangers = 0
 
     async def receive(
-        self, stream: ByteStream, handler: Handler, meet: Callable[[], Awaitable[bool]]
+        self,
+        stream: ByteStream,
+        handler: Handler,
+        meet: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """Serve one of them, if there is room, and close it. ``meet`` says whether to go on."""
+        """Serve one of them, if there is room, and close it.
+
+        ``meet`` is done before, as a stranger, and says whether to go on.
+        """
         if self._strangers >= LINK_STRANGERS_MAX or self._all >= LINK_CONNECTIONS_MAX:
             await close_at_once(stream)
             return
@@ -127,7 +133,7 @@ class Visitors:
         self._strangers += 1
         visitor = _Visitor(stream, self)
         try:
-            if await meet():
+            if meet is None or await meet():
                 await handler(visitor)
         finally:
             visitor.trust()
@@ -188,10 +194,15 @@ class RealLinks:
             if self._client is None:
                 return transport
             stream = trio.SSLStream(transport, self._client)
+            is_met = False
             try:
                 await stream.do_handshake()
+                is_met = True
             except trio.BrokenResourceError as error:
                 raise LinkRefused(f"{address}: no TLS: {error.__cause__ or error}") from None
+            finally:
+                if not is_met:
+                    await close_at_once(transport)
             return stream
         raise LinkLost(f"{address} has not answered within {LINK_DIAL_SECONDS:g} seconds")
 
@@ -229,7 +240,7 @@ class RealLinks:
         transport = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
         _keep_alive(transport)
         if self._server is None:
-            await visitors.receive(transport, handler, _go_on)
+            await visitors.receive(transport, handler)
             return
         stream = trio.SSLStream(transport, self._server, server_side=True)
 
@@ -243,10 +254,6 @@ class RealLinks:
             return False
 
         await visitors.receive(stream, handler, meet)
-
-
-async def _go_on() -> bool:
-    return True
 
 
 def _keep_alive(transport: trio.SocketStream) -> None:
