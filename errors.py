@@ -25,6 +25,9 @@
     |   +-- Ambiguous              an append or a sync failed midway: reopen and reread the tail
     |   +-- WrongFormat            a newer or a foreign format: refused, never guessed
     |   +-- DirectoryInUse         another process holds the data directory
+    +-- LinkError                  what came over a link cannot be read or trusted: the link ends
+    |   +-- LinkRefused            one side will not have this link: dialling at once is no use
+    |   +-- LinkLost               the link has ended, or cannot be had: dial again
     +-- ConfigurationError         a setting is unknown, malformed or unsafe
 
 Wire errors (one class per DynamoDB ``__type``) live in ``api/errors.py`` with the one mapping from
@@ -150,6 +153,18 @@ class WrongFormat(StorageError):
 
 class DirectoryInUse(StorageError):
     """Another process holds the data directory."""
+
+
+class LinkError(MillstreamError):
+    """A link between regions carried what cannot be read or trusted, and has ended."""
+
+
+class LinkRefused(LinkError):
+    """This side or the other will not have the link: versions, secrets or regions differ."""
+
+
+class LinkLost(LinkError):
+    """The link has ended, or nobody answered. What was sent last may or may not have arrived."""
 
 
 class ConfigurationError(MillstreamError):

@@ -366,3 +366,37 @@ INVOKERS_MAX = 32
 EVENT_RETRY_SECONDS = (60.0, 120.0)
 EVENTS_WAITING_MAX = 1000
 EVENTS_WAITING_BYTES_MAX = 64 * 1024 * 1024
+
+# Links between regions (S, all of them). DynamoDB has fewer than 40 regions; each two have a link
+# either way, so that regions are few.
+REGIONS_MAX = 32
+REGION_BYTES_MAX = 64
+# A secret of fewer bytes can be guessed from one recorded handshake.
+LINK_SECRET_BYTES_MIN = 16
+LINK_SECRET_BYTES_MAX = 1024
+# What a stranger may make us read before it has proved anything: a hello has at most 116 bytes, a
+# proof 35, a refusal the text and 3.
+LINK_HANDSHAKE_BYTES_MAX = 1024
+LINK_REFUSAL_BYTES_MAX = 256
+# A batch or a chunk is closed at about 256 KB, but the one item that closes it has up to 2.9 MB
+# (seven times ITEM_SIZE_BYTES_MAX), and a log entry up to 1 MB before such a one: 4.2 MB with keys.
+# Twice that, since what comes must be held until its MAC is seen. The arrivals of one message fit
+# in a frame even where nothing could be compressed; 64 KB are for keys, cursors and the envelope.
+LINK_FRAME_BYTES_MAX = 8 * 1024 * 1024
+LINK_ARRIVALS_BYTES_MAX = LINK_FRAME_BYTES_MAX - 64 * 1024
+# Below this compression saves less than a packet.
+LINK_COMPRESSION_BYTES_MIN = 512
+LINK_RECEIVE_BYTES = 256 * 1024
+# What a peer that takes nothing is given at a time; each such piece has LINK_STALL_SECONDS.
+LINK_SEND_BYTES = 64 * 1024
+# Frames that wait because a drill delays them: a second of latency at 16 MB/s.
+LINK_DELAYED_BYTES_MAX = 16 * 1024 * 1024
+# Five round trips round the world and a TLS handshake take two seconds.
+LINK_DIAL_SECONDS = 5.0
+LINK_HANDSHAKE_SECONDS = 5.0
+# A peer that lives sends a pulse a second and reads all the time.
+LINK_STALL_SECONDS = 10.0
+LINK_SILENCE_SECONDS = 15.0
+# One from each other region, and those that it has given up and we have not noticed yet.
+LINK_CONNECTIONS_MAX = 4 * REGIONS_MAX
+LINK_STRANGERS_MAX = 16

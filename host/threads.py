@@ -57,9 +57,7 @@ class RealThreads:
             trio.lowlevel.reschedule(task, result)
 
         worker.work.put((function, args, done))
-        result: R = await trio.lowlevel.wait_task_rescheduled(
-            lambda _: trio.lowlevel.Abort.FAILED
-        )
+        result: R = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
         return result
 
 
