@@ -146,6 +146,7 @@ class Table(msgspec.Struct, frozen=True):
     """One table. ``attribute_kinds`` are the AttributeDefinitions, in the order given.
 
     ``stream`` is the stream that is enabled; ``stream_label`` that of the last one there was.
+    ``disassociation_protection`` counts while the table is a replica of a global table.
     """
 
     namespace: str
@@ -168,6 +169,7 @@ class Table(msgspec.Struct, frozen=True):
     table_class: str = "STANDARD"
     table_class_changed_ms: int | None = None
     deletion_protection: bool = False
+    disassociation_protection: bool = True
     tags: dict[str, str] = {}
     stream: StreamSettings | None = None
     stream_label: str | None = None
