@@ -171,6 +171,10 @@ DECREASE_INTERVAL_SECONDS = 3600
 TAGS_MAX = 50
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
+# Global tables (D: the service model, ReplicaSettingsUpdateList; and the API reference, ListGlobalTables: "the default
+# limit is 100", and we give no more to who asks for more).
+REPLICA_SETTINGS_UPDATES_MAX = 50
+LIST_GLOBAL_TABLES_MAX = 100
 
 # Event source mappings (D: the Lambda API reference, CreateEventSourceMapping; five filters are the
 # default quota of "Lambda event filtering", which AWS raises to ten when asked; S: the path).
