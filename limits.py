@@ -171,8 +171,8 @@ DECREASE_INTERVAL_SECONDS = 3600
 TAGS_MAX = 50
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
-# Global tables (D: the service model, ReplicaSettingsUpdateList; and the API reference, ListGlobalTables: "the default
-# limit is 100", and we give no more to who asks for more).
+# Global tables (D: the service model, ReplicaSettingsUpdateList; the API reference of
+# ListGlobalTables, "the default limit is 100", and who asks for more gets no more here).
 REPLICA_SETTINGS_UPDATES_MAX = 50
 LIST_GLOBAL_TABLES_MAX = 100
 
