@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     region: str = "us-east-1"
+    peers: str | None = None
     credentials: str | None = None
     allow_host: tuple[str, ...] = ()
     cors_origin: tuple[str, ...] = ()
@@ -192,6 +193,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("port", "PORT", _whole(0, 65_535), "port to listen on; 0 takes a free one"),
     Setting("region", "REGION", _region, "region that ARNs name"),
+    Setting(
+        "peers", "FILE", _text,
+        "regions.toml: names, numbers and addresses of all regions of a global table",
+    ),
     Setting(
         "credentials", "FILE", _text,
         "AWS shared-credentials file: verify every signature against its keys",

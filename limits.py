@@ -171,6 +171,10 @@ DECREASE_INTERVAL_SECONDS = 3600
 TAGS_MAX = 50
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
+# Global tables (D: the service model, ReplicaSettingsUpdateList; the API reference of
+# ListGlobalTables, "the default limit is 100", and who asks for more gets no more here).
+REPLICA_SETTINGS_UPDATES_MAX = 50
+LIST_GLOBAL_TABLES_MAX = 100
 
 # Event source mappings (D: the Lambda API reference, CreateEventSourceMapping; five filters are the
 # default quota of "Lambda event filtering", which AWS raises to ten when asked; S: the path).
@@ -400,3 +404,31 @@ LINK_SILENCE_SECONDS = 15.0
 # One from each other region, and those that it has given up and we have not noticed yet.
 LINK_CONNECTIONS_MAX = 4 * REGIONS_MAX
 LINK_STRANGERS_MAX = 16
+
+# Between regions (S). A batch takes what gathers within the pace (4 ms: no more than a synced
+# commit; 250 batches a second cost a few percent of a core), up to some bytes of log and
+# some entries (one slice of 2 ms); what is larger than a part goes in several. So many are on their
+# way for each partition; a position without changes is told after so many entries. A stream that
+# the other side does not take yet, and a peer that does not answer, are tried again after so long.
+REPLICATION_BATCH_BYTES = 256 * 1024
+REPLICATION_BATCH_ENTRIES = 256
+REPLICATION_PART_BYTES = 1024 * 1024
+REPLICATION_CHUNK_BYTES = 256 * 1024
+REPLICATION_CHUNK_ROWS = 512
+REPLICATION_WINDOW = 4
+REPLICATION_PACE_SECONDS = 0.004
+REPLICATION_NOTE_ENTRIES = 256
+REPLICATION_REOPEN_SECONDS = 0.5
+REPLICATION_HELD_SECONDS = 0.005
+REPLICATION_RETRY_SECONDS = 0.1
+LINK_RETRY_SECONDS = 0.1
+LINK_RETRY_SECONDS_MAX = 5.0
+# Signs of life, which also say how far each stream is closed; and how often tombstones that every
+# region has passed are looked for, so many rows at a time.
+PULSE_SECONDS = 1.0
+COLLECT_SECONDS = 10.0
+COLLECT_ROWS = 1000
+# Streams of one link: partitions of global tables (256 a table at most).
+LINK_STREAMS_MAX = 16_384
+# Groups that a region knows, those that it has left included.
+GROUPS_MAX = 10_000

@@ -23,6 +23,7 @@ from ..storage.rows import Bodies, Row
 from .partition import PartitionActor
 
 if TYPE_CHECKING:
+    from .regions_view import Regions
     from .schema_changes import SchemaChanges
     from .transactions import Coordinator
 
@@ -269,6 +270,8 @@ class Tables:
         self.view_wanted: Callable[[str, str], str | None] | None = None
         self.region = region
         self.account = account
+        #: Global tables; None on a node that was started without a regions file.
+        self.regions: Regions | None = None
 
     def find(self, namespace: str, name: str) -> TableRef | None:
         """The table of that name, in whatever state it is."""

@@ -219,6 +219,36 @@ class LimitExceededException(WireError):
     type_name = _DYNAMODB + "LimitExceededException"
 
 
+# What only the operations of 2017's global tables say.
+
+
+class TableNotFoundException(WireError):
+    type_name = _DYNAMODB + "TableNotFoundException"
+
+
+class IndexNotFoundException(WireError):
+    type_name = _DYNAMODB + "IndexNotFoundException"
+
+
+class GlobalTableAlreadyExistsException(WireError):
+    type_name = _DYNAMODB + "GlobalTableAlreadyExistsException"
+
+
+class GlobalTableNotFoundException(WireError):
+    type_name = _DYNAMODB + "GlobalTableNotFoundException"
+
+
+class ReplicaAlreadyExistsException(WireError):
+    type_name = _DYNAMODB + "ReplicaAlreadyExistsException"
+
+
+class ReplicaNotFoundException(WireError):
+    type_name = _DYNAMODB + "ReplicaNotFoundException"
+
+
+# The rest of what any operation says.
+
+
 class ItemCollectionSizeLimitExceededException(WireError):
     type_name = _DYNAMODB + "ItemCollectionSizeLimitExceededException"
     message_default = "Collection size exceeded."

@@ -27,6 +27,7 @@ from .shape_kinds import (
     AttributeValue,
     Blob,
     Boolean,
+    Double,
     List,
     Map,
     Moment,
@@ -112,6 +113,8 @@ def _read(shape: Shape, value: Any, place: str) -> Any:
             return _read_boolean(value)
         case Whole():
             return _read_whole(shape, value)
+        case Double():
+            return value if type(value) is float else _read_scalar(value, int, "Double")
         case Moment():
             return value if type(value) is float else _read_scalar(value, int, "Long")
         case AttributeValue():

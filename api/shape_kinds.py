@@ -48,6 +48,10 @@ class Whole(msgspec.Struct, frozen=True):
     terse: bool = False
 
 
+class Double(msgspec.Struct, frozen=True):
+    """A number, whole or not."""
+
+
 class Moment(msgspec.Struct, frozen=True):
     """A time as seconds since the epoch, whole or not."""
 
@@ -85,7 +89,7 @@ class AttributeValue(msgspec.Struct, frozen=True):
     """An attribute value: only its JSON types are checked, the rest is ``model.values``'s."""
 
 
-Shape = String | Blob | Boolean | Whole | Moment | List | Map | Structure | AttributeValue
+Shape = String | Blob | Boolean | Whole | Double | Moment | List | Map | Structure | AttributeValue
 
 TEXT = String()
 BOOLEAN = Boolean()

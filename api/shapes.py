@@ -30,6 +30,7 @@ from .shapes_items import (
     SCAN,
     UPDATE_ITEM,
 )
+from .shapes_regions import REGION_OPERATIONS
 from .shapes_streams import DESCRIBE_STREAM, GET_RECORDS, GET_SHARD_ITERATOR, LIST_STREAMS
 from .shapes_tables import (
     CREATE_TABLE,
@@ -73,4 +74,5 @@ OPERATIONS: dict[str, Structure] = {
     "ListTagsOfResource": structure(
         "ListTagsOfResourceInput", ResourceArn=RESOURCE_ARN, NextToken=TEXT
     ),
+    **REGION_OPERATIONS,
 }

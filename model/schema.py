@@ -147,7 +147,9 @@ class Table(msgspec.Struct, frozen=True):
 
     ``stream`` is the stream that is enabled; ``stream_label`` that of the last one there was.
     ``group_id`` names the group of a global table (``model.groups``), whose deleted items leave
-    tombstones in the tree ``tombstones``. One that ``awaits_filling`` serves nobody yet.
+    tombstones in the tree ``tombstones``. One that ``is_shut`` serves nobody: it is being filled,
+    or is about to go.
+    ``disassociation_protection`` counts while the table is a replica of a global table.
     """
 
     namespace: str
@@ -170,12 +172,13 @@ class Table(msgspec.Struct, frozen=True):
     table_class: str = "STANDARD"
     table_class_changed_ms: int | None = None
     deletion_protection: bool = False
+    disassociation_protection: bool = True
     tags: dict[str, str] = {}
     stream: StreamSettings | None = None
     stream_label: str | None = None
     group_id: str | None = None
     tombstones: int = 0
-    awaits_filling: bool = False
+    is_shut: bool = False
     format: int = TABLE_FORMAT
 
     def local_index(self, name: str) -> LocalIndex | None:
@@ -215,7 +218,10 @@ class NewIndex(msgspec.Struct, frozen=True):
 
 
 class NewTable(msgspec.Struct, frozen=True):
-    """A validated CreateTable. ``partition_count`` None means the node's default."""
+    """A validated CreateTable. ``partition_count`` None means the node's default.
+
+    With ``group_id`` it is a replica of a global table, shut until it is filled.
+    """
 
     namespace: str
     name: str
@@ -232,6 +238,7 @@ class NewTable(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
     partition_count: int | None = None
     stream_view: str | None = None
+    group_id: str | None = None
 
 
 class TableChange(msgspec.Struct, frozen=True):

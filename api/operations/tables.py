@@ -16,6 +16,9 @@ from ...errors import InvalidRequest, ResourceNotFound
 from ...limits import LIST_TABLES_MAX
 from ...model.schema import Status, Table
 from ..validation import read, table_name_of
+from .replicas import delete_replica, update_replicas
+from .replicas_description import describe_global
+from .replicas_group import check_change, group_of, table_status
 from .tables_changes import change, check_request
 from .tables_creation import new_table
 from .tables_description import describe
@@ -39,21 +42,33 @@ async def update_table(tables: Tables, caller: Caller, body: bytes) -> bytes:
     """Begin to change a table; it must be ACTIVE."""
     request = read("UpdateTable", body)
     check_request(request)
-    ref = _find(tables, caller, request)
-    require_active(ref.table)
-    changed = await tables.change(change(request, ref.table, tables.now_ms()))
+    table = _find(tables, caller, request).table
+    if "ReplicaUpdates" in request:
+        changed = await update_replicas(tables, table, request)
+    else:
+        check_change(tables, table, request)
+        require_active(table)
+        changed = await tables.change(change(request, table, tables.now_ms()))
     return _encode({"TableDescription": _description(tables, changed)})
 
 
 async def delete_table(tables: Tables, caller: Caller, body: bytes) -> bytes:
-    """Begin to remove a table, unless it is protected. Once begun, asking again is no error."""
+    """Begin to remove a table, unless it is protected. Once begun, asking again is no error.
+
+    A table with replicas in other regions is removed from this one alone.
+    """
     table = _find(tables, caller, read("DeleteTable", body)).table
     if table.deletion_protection:
         raise InvalidRequest(
             "Resource cannot be deleted as it is currently protected against deletion. "
             "Disable deletion protection first."
         )
-    if table.status is not Status.DELETING:
+    group = group_of(tables, table)
+    if table.status is Status.DELETING:
+        pass
+    elif group is not None and group.others(tables.region):
+        table = await delete_replica(tables, table, group)
+    else:
         require_active(table)
         table = await tables.delete(table.namespace, table.name)
     return _encode({"TableDescription": _description(tables, table)})
@@ -91,10 +106,12 @@ def _find(tables: Tables, caller: Caller, request: dict[str, Any]) -> TableRef:
 def _description(tables: Tables, table: Table) -> dict[str, Any]:
     # A table that is gone by now (deleting takes no time when it is empty) counts as empty.
     ref = tables.find(table.namespace, table.name)
+    group = group_of(tables, table)
+    table = msgspec.structs.replace(table, status=table_status(table, group, tables.region))
     return describe(
         table,
         None if ref is None else ref.statistics(),
         region=tables.region,
         account=tables.account,
         now_ms=tables.now_ms(),
-    )
+    ) | describe_global(table, group, tables.region)

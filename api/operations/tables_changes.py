@@ -21,6 +21,7 @@ from ...model.schema import (
     TableChange,
     Throughput,
 )
+from .replicas import check_request as check_replicas
 from .tables_creation import new_global_index
 from .tables_keys import (
     INVALID,
@@ -53,6 +54,8 @@ _CHANGES = frozenset(
         "DeletionProtectionEnabled",
         "OnDemandThroughput",
         "WarmThroughput",
+        "ReplicaUpdates",
+        "DisassociationProtectionEnabled",
     }
 )
 _ACTIONS = ("Update", "Create", "Delete")
@@ -72,6 +75,7 @@ def check_request(request: dict[str, Any]) -> None:
             "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, "
             "GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required"
         )
+    check_replicas(request)
     given = request.get("ProvisionedThroughput")
     if request.get("BillingMode") == PROVISIONED and given is None:
         raise InvalidRequest(
@@ -285,6 +289,9 @@ def _with_settings(table: Table, request: dict[str, Any], now_ms: int) -> Table:
         table_class=table_class,
         table_class_changed_ms=class_changed_ms if table_class == table.table_class else now_ms,
         deletion_protection=request.get("DeletionProtectionEnabled", table.deletion_protection),
+        disassociation_protection=request.get(
+            "DisassociationProtectionEnabled", table.disassociation_protection
+        ),
     )
 
 

@@ -33,16 +33,15 @@ NO_UNITS_ON_DEMAND = (
     "BillingMode is PAY_PER_REQUEST"
 )
 
+OWN_KEYS = "encryption with a key of yours"
+
 _UNBUILT = {
     "ResourcePolicy": "resource policies",
     "VectorIndexes": "vector indexes",
     "VectorIndexUpdates": "vector indexes",
-    "GlobalTableSourceArn": "global tables",
-    "GlobalTableSettingsReplicationMode": "global tables",
-    "ReplicaUpdates": "global tables",
-    "MultiRegionConsistency": "global tables",
-    "GlobalTableWitnessUpdates": "global tables",
-    "DisassociationProtectionEnabled": "global tables",
+    "GlobalTableSourceArn": "global tables of several accounts",
+    "GlobalTableSettingsReplicationMode": "global tables of several accounts",
+    "GlobalTableWitnessUpdates": "strong consistency between regions",
 }
 _DOING = {
     Status.CREATING: "created",
@@ -56,12 +55,14 @@ def refuse_unbuilt(request: Mapping[str, Any]) -> None:
     """Refuse members that ask for what millstream does not do yet; never accept and ignore."""
     for member, feature in _UNBUILT.items():
         if member in request:
-            raise InvalidRequest(_not_built(member, feature))
+            raise not_built(member, feature)
+    if request.get("MultiRegionConsistency") == "STRONG":
+        raise not_built("MultiRegionConsistency", "strong consistency between regions")
     encryption = request.get("SSESpecification")
     if encryption is not None and (
         encryption.get("Enabled") or encryption.keys() & {"SSEType", "KMSMasterKeyId"}
     ):
-        raise InvalidRequest(_not_built("SSESpecification", "encryption with a key of yours"))
+        raise not_built("SSESpecification", OWN_KEYS)
 
 
 def stream_view(request: Mapping[str, Any]) -> tuple[bool | None, str | None]:
@@ -86,8 +87,9 @@ def stream_view(request: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     return True, view
 
 
-def _not_built(member: str, feature: str) -> str:
-    return f"{INVALID}{member} is not supported: millstream has no {feature} yet"
+def not_built(member: str, feature: str) -> InvalidRequest:
+    """The refusal of a member that asks for what millstream does not do yet."""
+    return InvalidRequest(f"{INVALID}{member} is not supported: millstream has no {feature} yet")
 
 
 def require_active(table: Table) -> None:

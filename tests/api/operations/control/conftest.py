@@ -40,6 +40,7 @@ class FakeTables:
 
     region = "us-east-1"
     account = "000000000000"
+    regions = None
 
     def __init__(self) -> None:
         self.refs: dict[tuple[str, str], FakeRef] = {}

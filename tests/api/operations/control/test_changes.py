@@ -100,10 +100,8 @@ def test_something_must_be_asked(members: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("member", "value"),
     [
-        ("ReplicaUpdates", [{"Create": {"RegionName": "eu-west-1"}}]),
         ("MultiRegionConsistency", "STRONG"),
         ("GlobalTableWitnessUpdates", [{"Create": {"RegionName": "eu-west-1"}}]),
-        ("DisassociationProtectionEnabled", True),
         ("VectorIndexUpdates", [{"Delete": {"IndexName": "vectors"}}]),
         ("SSESpecification", {"Enabled": True}),
         ("GlobalTableSettingsReplicationMode", "ENABLED"),

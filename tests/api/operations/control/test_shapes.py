@@ -11,6 +11,7 @@ from millstream.api.shape_kinds import (
     AttributeValue,
     Blob,
     Boolean,
+    Double,
     List,
     Map,
     Moment,
@@ -73,6 +74,8 @@ def compare(ours: Shape, name: str, path: str, seen: set[str]) -> None:
             assert kind == "boolean", path
         case Blob():
             assert kind == "blob", path
+        case Double():
+            assert kind == "double", path
         case Moment():
             assert kind == "timestamp", path
         case _:

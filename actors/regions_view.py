@@ -1,0 +1,44 @@
+"""What the API asks of global tables: which regions there are, and who is a replica of what.
+
+An interface only: what stands behind it is a node's affair, and a node that was started without a
+regions file has none (``Tables.regions`` is None). Reads are synchronous looks at what this region
+knows at the moment; a change returns when it is durable here, and the other regions follow.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..model.groups import Group, Overrides
+from ..model.schema import Table
+
+
+class Regions(Protocol):
+    """The regions of a regions file, and the groups that this one knows."""
+
+    #: This node's region.
+    own: str
+
+    def known(self) -> list[str]:
+        """The regions of the regions file, this one included."""
+        ...
+
+    def group_of(self, table: Table) -> Group | None:
+        """What ``table`` is a replica of."""
+        ...
+
+    def groups(self, namespace: str) -> list[Group]:
+        """Every group of a namespace that this region knows."""
+        ...
+
+    async def add_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
+        """Invite ``region``; the first time this founds the group. Returns the table as it is."""
+        ...
+
+    async def update_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
+        """Set what a replica has for itself, as a whole. Returns the table as it is."""
+        ...
+
+    async def remove_replica(self, table: Table, region: str, *, keep: bool) -> Table:
+        """Begin to remove a replica, this region's own as well; ``keep`` leaves its table there."""
+        ...
