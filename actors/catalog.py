@@ -33,6 +33,8 @@ STREAM_ENTRY = "stream"
 MAPPING_ENTRY = "mapping"
 FAILED_ENTRY = "failed batch"
 FUNCTION_ENTRY = "function"
+GROUP_ENTRY = "group"
+REGION_ENTRY = "region"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

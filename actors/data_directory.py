@@ -19,6 +19,7 @@ import importlib.util
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -38,6 +39,9 @@ from ..storage.tree.mirrored_store import MirroredStore, flushes_of
 from .flusher import POSITION_PREFIX
 from .node import Node, NodeSettings, run_node
 
+if TYPE_CHECKING:
+    from .regions import RegionSettings
+
 logger = logging.getLogger(__name__)
 
 FORMAT = b"millstream data directory 1\n"
@@ -54,11 +58,13 @@ async def open_node(
     log_directories: Sequence[str] = (),
     adopt_empty: bool = False,
     host: Host | None = None,
+    regions: RegionSettings | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on the data directory ``path``, made if absent; None: in memory.
 
     ``adopt_empty`` makes empty log directories copies, in the place of ones that are lost. It is
-    for an operator to say: an empty directory may also be a disk that is not mounted.
+    for an operator to say: an empty directory may also be a disk that is not mounted. ``regions``
+    makes it one region of several.
 
     Raises:
         DirectoryInUse: another process serves it.
@@ -70,7 +76,9 @@ async def open_node(
         # The twin applies a flush on the loop, so flushes are small.
         small = min(settings.memtable_bytes, MEMORY_FLUSH_BYTES)
         settings = msgspec.structs.replace(settings, memtable_bytes=small)
-        async with run_node(host, settings, MemoryLogEngine(), MemoryStore()) as node:
+        async with run_node(
+            host, settings, MemoryLogEngine(), MemoryStore(), regions
+        ) as node:
             yield node
         return
     disk = host.disk
@@ -91,7 +99,7 @@ async def open_node(
             raise
         if not made:
             disk.write_file_atomic(marker, FORMAT)
-        async with run_node(host, settings, engine, store) as node:
+        async with run_node(host, settings, engine, store, regions) as node:
             yield node
     finally:
         lock.release()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from ..errors import Corrupt, StorageError
+from ..errors import ConfigurationError, Corrupt, StorageError
 from ..host.host import Host
 from ..limits import (
     CLOSE_SECONDS_MAX,
@@ -38,7 +39,7 @@ from ..storage.totals import Totals
 from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
 from ..storage.tree.mirrored_store import MirroredStore
-from .catalog import CATALOG_TABLE, MAPPING_ENTRY, Catalog
+from .catalog import CATALOG_TABLE, MAPPING_ENTRY, REGION_ENTRY, Catalog
 from .checkpoints import CHECKPOINTS_TABLE
 from .flusher import POSITION_PREFIX, Flusher, position_key
 from .index_builder import IndexBuilder
@@ -51,6 +52,9 @@ from .system_tables import SYSTEM_LOGS, SYSTEM_TREES
 from .tables import Tables
 from .transactions import Coordinator
 
+if TYPE_CHECKING:
+    from .regions import Regions, RegionSettings
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,8 +62,6 @@ class NodeSettings(msgspec.Struct, frozen=True):
     """What a node can be told. Sizes in bytes, times in seconds."""
 
     region: str = "us-east-1"
-    #: The region's number in versions, for a node with regions to be in step with; 0: none.
-    region_number: int = 0
     memtable_bytes: int = MEMTABLE_BYTES_DEFAULT
     flush_interval_seconds: float = 5.0
     partitions_per_table: int = 1
@@ -74,9 +76,17 @@ class Node:
     """What runs on one data directory. Made by ``open_node``."""
 
     def __init__(
-        self, host: Host, settings: NodeSettings, engine: LogEngine, store: TreeStore
+        self,
+        host: Host,
+        settings: NodeSettings,
+        engine: LogEngine,
+        store: TreeStore,
+        regions: RegionSettings | None = None,
     ) -> None:
         self.host = host
+        self._region_settings = regions
+        #: The region's number in versions; 0 for a node that was never one of several.
+        self.region_number = 0 if regions is None else regions.peers.own.number
         self.settings = settings
         self._store = store
         self.btree = BTree(store)
@@ -108,6 +118,8 @@ class Node:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self.coordinator: Coordinator | None = None
         self._changes: SchemaChanges
+        #: Other regions, for a node that is one of several.
+        self.regions: Regions | None = None
         self.tables: Tables
 
     # Opening and closing.
@@ -119,6 +131,7 @@ class Node:
         self._ledger_actor = await self._open_system_partition(LEDGER_TABLE, nursery)
         self._catalog_actor = await self._open_system_partition(CATALOG_TABLE, nursery)
         catalog = self.catalog = Catalog(self._catalog_actor)
+        await self._settle_region(catalog)
         self.checkpoints_partition = await self._open_system_partition(
             CHECKPOINTS_TABLE, nursery, may_be_new=not catalog.entries(MAPPING_ENTRY)
         )
@@ -151,6 +164,8 @@ class Node:
         nursery.start_soon(self._abandon_at_the_end)
         nursery.start_soon(self._changes.streams.run)
         nursery.start_soon(self.flusher.run)
+        if self._region_settings is not None:
+            await self._join_regions(nursery, self._region_settings)
         if isinstance(engine, ReplicatedLogEngine):
             nursery.start_soon(self._heal_log, engine)
 
@@ -217,6 +232,42 @@ class Node:
             if tree not in known:
                 logger.info("dropping tree %d, which belongs to no table", tree)
                 self.btree.drop_tree(tree)
+
+    @property
+    def schema_changes(self) -> SchemaChanges:
+        """What makes, changes and removes tables."""
+        return self._changes
+
+    def tick(self) -> int:
+        """The clock's next value."""
+        return self._clock.next(self.host.clock.now_ms())
+
+    async def _settle_region(self, catalog: Catalog) -> None:
+        """Have the data be this region's, for good: versions name it by its number.
+
+        Raises ConfigurationError if it is another's.
+        """
+        found = catalog.entries(REGION_ENTRY).get("own")
+        if found is not None:
+            region, self.region_number = msgspec.msgpack.decode(found, type=tuple[str, int])
+        if self._region_settings is None:
+            return
+        own = self._region_settings.peers.own
+        if found is None:
+            packed = msgspec.msgpack.encode((own.region, own.number))
+            await catalog.save_entry(REGION_ENTRY, "own", packed)
+        elif (region, self.region_number) != (own.region, own.number):
+            raise ConfigurationError(
+                f"regions: this data is that of {region}, number {self.region_number}, and cannot "
+                f"be that of {own.region}, number {own.number}"
+            )
+
+    async def _join_regions(self, nursery: trio.Nursery, settings: RegionSettings) -> None:
+        from .regions import Regions  # Most nodes are alone.
+
+        regions = self.regions = self.tables.regions = Regions(self, settings)
+        self.before_closing(regions.close)
+        await nursery.start(regions.run)
 
     def before_closing(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have ``close`` called when the node is about to close."""
@@ -293,7 +344,7 @@ class Node:
                 promises = () if position is None else position.promises
                 replica = None if position is None else position.replica
                 state = TableState(
-                    table(), self.btree, self.settings.region_number, held, promises, replica
+                    table(), self.btree, self.region_number, held, promises, replica
                 )
             else:
                 progress = {} if position is None else dict(position.progress)
@@ -321,13 +372,17 @@ def _as_uuid(token: bytes) -> str:
 
 @asynccontextmanager
 async def run_node(
-    host: Host, settings: NodeSettings, engine: LogEngine, store: TreeStore
+    host: Host,
+    settings: NodeSettings,
+    engine: LogEngine,
+    store: TreeStore,
+    regions: RegionSettings | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on an opened log engine and tree store, which it closes at the end.
 
     Leaving the block closes in good order, within ``CLOSE_SECONDS_MAX``.
     """
-    node = Node(host, settings, engine, store)
+    node = Node(host, settings, engine, store, regions)
     stop, stopped = trio.Event(), trio.Event()
 
     async def keep(task_status: trio.TaskStatus[None]) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 import trio
@@ -39,22 +38,21 @@ from ..errors import (
 from ..limits import SCHEMA_RETRY_SECONDS, STREAMS_PER_TABLE_MAX
 from ..model.schema import (
     GlobalIndex,
-    LocalIndex,
-    NewIndex,
     NewTable,
     Partition,
     Status,
     StreamSettings,
     Table,
     TableChange,
-    hash_ranges,
 )
 from .catalog import Catalog
 from .flusher import position_key
+from .group_values import GROUP_STREAM_VIEW
 from .index_builder import IndexBuilder
 from .log_writer import LogWriter
 from .mailbox import Reply
 from .partition import PartitionActor
+from .schema_designs import new_index, new_table, stream_label
 from .streams import Streams
 from .system_tables import SYSTEM_LOGS
 from .tables import Span, TableRef
@@ -191,22 +189,21 @@ class SchemaChanges:
         key = (new.namespace, new.name)
         assert key not in self.refs
         count = 1 + len(new.local_indexes) + len(new.global_indexes)
+        count += new.group_id is not None
         table = self._design(new, self._catalog.take_trees(count))
         ref = self.refs[key] = TableRef(table)
         return await self._decide(ref, table)
 
     async def change(self, ref: TableRef, change: TableChange) -> Table:
         """Commit a change of a table that is ACTIVE, and begin to carry it out."""
-        if ref.table.status is not Status.ACTIVE:
-            raise ResourceInUse(
-                "Attempt to change a resource which is still in use: Table is being"
-                f" {ref.table.status.value.lower()}: {ref.table.name}"
-            )
+        self._idle(ref)
         wanted = change.table
         fields: dict[str, object] = {}
         if change.create_index is not None:
             tree = self._catalog.take_trees(1)[0]
-            index = self._design_index(change.create_index, tree, len(wanted.partitions), True)
+            index = new_index(
+                change.create_index, tree, len(wanted.partitions), True, self._new_id
+            )
             fields["global_indexes"] = (*wanted.global_indexes, index)
         elif change.delete_index is not None:
             fields["global_indexes"] = tuple(
@@ -227,6 +224,58 @@ class SchemaChanges:
         return await self._decide(
             ref, msgspec.structs.replace(wanted, **fields, schema_version=version)
         )
+
+    async def join_group(self, ref: TableRef, group_id: str) -> None:
+        """Make a table a global one; returns when all its effects say what they replace."""
+        table = self._idle(ref)
+        fields: dict[str, object] = {"group_id": group_id, "status": Status.UPDATING}
+        fields["tombstones"] = self._catalog.take_trees(1)[0]
+        if table.stream is None:
+            label = self._new_label(table.namespace, table.name, table.stream_label)
+            fields["stream"] = StreamSettings(GROUP_STREAM_VIEW, label)
+            fields["stream_label"] = label
+        version = table.schema_version + 1
+        await self._decide(ref, msgspec.structs.replace(table, **fields, schema_version=version))
+        await self.wait_settled(ref)
+
+    async def leave_group(self, ref: TableRef) -> None:
+        """Make a replica an ordinary table."""
+        table = self._idle(ref)
+        left = msgspec.structs.replace(
+            table,
+            group_id=None,
+            status=Status.UPDATING,
+            schema_version=table.schema_version + 1,
+        )
+        await self._decide(ref, left)
+        await self.wait_settled(ref)
+
+    async def wait_settled(self, ref: TableRef) -> None:
+        """Return when a table is not being changed any more. Raises Unavailable at the end."""
+        while ref.table.status is Status.UPDATING:
+            await self.wait_moved()
+
+    async def open_replica(self, ref: TableRef) -> None:
+        """A replica is filled: it serves from now on."""
+        await self._set_shut(ref, False)
+
+    async def shut(self, ref: TableRef) -> None:
+        """A replica is about to go: it serves nobody from now on, but its changes are sent."""
+        await self._set_shut(ref, True)
+
+    async def _set_shut(self, ref: TableRef, is_shut: bool) -> None:
+        table = self._idle(ref)
+        if table.is_shut != is_shut:
+            await self._decide(ref, msgspec.structs.replace(table, is_shut=is_shut))
+            self._serve(ref)
+
+    def _idle(self, ref: TableRef) -> Table:
+        if ref.table.status is not Status.ACTIVE:
+            raise ResourceInUse(
+                "Attempt to change a resource which is still in use: Table is being"
+                f" {ref.table.status.value.lower()}: {ref.table.name}"
+            )
+        return ref.table
 
     async def delete(self, ref: TableRef) -> Table:
         """Commit that a table is DELETING, and begin to remove it."""
@@ -307,41 +356,11 @@ class SchemaChanges:
     # Designing.
 
     def _design(self, new: NewTable, trees: Iterable[int]) -> Table:
-        tree = iter(trees)
         count = new.partition_count or self._partitions_per_table
-        stream = None
+        label = None
         if new.stream_view is not None:
             label = self._new_label(new.namespace, new.name, None)
-            stream = StreamSettings(new.stream_view, label)
-        return Table(
-            namespace=new.namespace,
-            name=new.name,
-            table_id=self._new_id(),
-            status=Status.CREATING,
-            created_ms=self._now_ms(),
-            key=new.key,
-            attribute_kinds=new.attribute_kinds,
-            tree=next(tree),
-            partitions=self._partitions(count),
-            local_indexes=tuple(
-                LocalIndex(index.name, index.key, index.projection, next(tree))
-                for index in new.local_indexes
-            ),
-            global_indexes=tuple(
-                self._design_index(index, next(tree), count, False)
-                for index in new.global_indexes
-            ),
-            billing_mode=new.billing_mode,
-            billing_changed_ms=self._now_ms() if new.billing_mode == "PAY_PER_REQUEST" else None,
-            throughput=new.throughput,
-            unit_limits=new.unit_limits,
-            warm_units=new.warm_units,
-            table_class=new.table_class,
-            deletion_protection=new.deletion_protection,
-            tags=new.tags,
-            stream=stream,
-            stream_label=None if stream is None else stream.label,
-        )
+        return new_table(new, iter(trees), count, label, self._new_id, self._now_ms())
 
     def _new_label(self, namespace: str, name: str, last: str | None) -> str:
         """A label above all that the table had, and removed tables of its name."""
@@ -353,25 +372,6 @@ class SchemaChanges:
             )
         labels += [] if last is None else [last]
         return stream_label(self._now_ms(), max(labels, default=None))
-
-    def _design_index(
-        self, index: NewIndex, tree: int, count: int, backfilling: bool
-    ) -> GlobalIndex:
-        return GlobalIndex(
-            index.name,
-            index.key,
-            index.projection,
-            tree,
-            self._partitions(count),
-            Status.CREATING,
-            backfilling,
-            index.throughput,
-            index.unit_limits,
-            index.warm_units,
-        )
-
-    def _partitions(self, count: int) -> tuple[Partition, ...]:
-        return tuple(Partition(self._new_id(), low, last) for low, last in hash_ranges(count))
 
     # Steps. Each may be done twice.
 
@@ -406,6 +406,10 @@ class SchemaChanges:
         if ref.table.stream is None:
             lsns = {base.log_id: self._actors[base.log_id].lsn for base in ref.table.partitions}
             await self.streams.end(ref.table, lsns, ref.table.schema_version - 1)
+        if ref.table.group_id is None and ref.table.tombstones:
+            # It was a global table: behind the barrier nothing leaves tombstones.
+            await self._remove_storage([], [ref.table.tombstones])
+            await self._commit(ref, tombstones=0)
         indexes = tuple(
             msgspec.structs.replace(index, status=Status.ACTIVE, backfilling=False)
             for index in ref.table.global_indexes
@@ -488,7 +492,10 @@ class SchemaChanges:
             if index.status is Status.DELETING or not self._has_logs(index):
                 continue
             indexes[index.name] = (self._start_span(ref, index, index.partitions), index.tree)
-        ref.attach(span, indexes)
+        if table.is_shut:
+            ref.attach(None, {})
+        else:
+            ref.attach(span, indexes)
         self.streams.note_served()
         for index in table.global_indexes:
             # One that is being filled gets its builders when it has a barrier to begin at.
@@ -561,18 +568,6 @@ class SchemaChanges:
             # The index would fall behind without a word: rather no writes than wrong answers.
             logger.critical("the index builder of log %s has stopped: %s", base.log_id, error)
             self._actors[base.log_id].throttled_by.add(builder.index_name)
-
-
-def stream_label(now_ms: int, last: str | None) -> str:
-    """A stream's label, the time of enabling; above ``last``, the table's label before."""
-    label = _label(datetime.fromtimestamp(now_ms / 1000, UTC))
-    if last is None or label > last:
-        return label
-    return _label(datetime.fromisoformat(last) + timedelta(milliseconds=1))
-
-
-def _label(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
 def _builder_task(base: Partition, target: Partition) -> str:

@@ -248,6 +248,23 @@ class Streams:
                     self._cache.keep(log_id, entry.lsn, entry.data)
         return data
 
+    # For other regions: entries as they are.
+
+    def first_kept(self, log_id: str) -> int:
+        """The first LSN that a log still has, within retention or not."""
+        return self._engine.first(log_id)
+
+    def timestamp_of(self, log_id: str, lsn: int) -> int:
+        """The timestamp (hlc) of an entry."""
+        return self._timestamp(log_id, lsn)
+
+    def entry(self, log_id: str, lsn: int) -> bytes:
+        """A committed entry of a served partition.
+
+        Raises Trimmed, Corrupt, or Ambiguous while the log is being reopened.
+        """
+        return self._entry(log_id, lsn, self._actors[log_id].lsn)
+
     def _newest(self, log_id: str, lsn: int) -> bytes | None:
         """The entry at ``lsn``, if its partition has just written it."""
         actor = self._actors.get(log_id)

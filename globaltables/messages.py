@@ -64,13 +64,15 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """Everything of the origin's in its log beyond what was sent before and up to ``lsn``.
 
     ``arrivals`` is a packed list of ``Arrival`` (``packing``). ``closed``: with this batch,
-    everything of the origin's at or below it has been sent (0: not told).
+    everything of the origin's at or below it has been sent (0: not told). ``is_part``: the stretch
+    is too large for one message, and more of it follows.
     """
 
     stream: int
     lsn: int
     closed: int
     arrivals: bytes
+    is_part: bool = False
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -115,11 +117,10 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 
 class PulseBack(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """The answer to a pulse. ``closed`` are the pairs that have become durable."""
+    """The answer to a pulse, at once; its pairs are acknowledged with their streams."""
 
     number: int
     now_ms: int
-    closed: list[tuple[int, int]]
 
 
 Message = Gossip | Open | Opened | NotOpen | Batch | Chunk | Ack | Pulse | PulseBack

@@ -25,7 +25,7 @@ def evaluate_replication(
     state: TableState, command: Replicate | Fill | Collect, hlc: int
 ) -> Evaluation:
     """Decide ``command`` on a global table's partition; ``hlc`` is for a write of its own."""
-    assert state.table.tombstones, "only a global table is replicated"
+    assert state.replica.tree, "only a global table is replicated"
     match command:
         case Replicate():
             return _replicate(state, command, hlc)
@@ -46,6 +46,8 @@ def _replicate(state: TableState, command: Replicate, hlc: int) -> Evaluation:
     if not effects and not command.notes:
         # Everything was known, and durable: what is pending here may be it.
         return Evaluation(result, waits=bool(state.pending))
+    if command.is_part:
+        return Evaluation(result, tuple(effects), True)
     received = Received(source, command.lsn)
     replica.receive(received)
     return Evaluation(result, (*effects, received), True)

@@ -129,14 +129,16 @@ class Replicate(msgspec.Struct, frozen=True, tag=True):
     """Changes of another region, from its log ``source`` up to ``lsn``, in their order.
 
     They and the position take effect in one entry. ``notes``: the position is stored although
-    there are no changes. Answered by ``Replicated``, or by ``Contended`` if a transaction holds
-    one of the items; then nothing has changed.
+    there are no changes. ``is_part``: it is not, since more of the stretch follows. Answered by
+    ``Replicated``, or by ``Contended`` if a transaction holds one of the items; then nothing has
+    changed.
     """
 
     source: str
     lsn: int
     arrivals: tuple[Arrival, ...]
     notes: bool = False
+    is_part: bool = False
 
 
 class Fill(msgspec.Struct, frozen=True, tag=True):

@@ -142,8 +142,8 @@ class TableState:
         self._stream = table.stream
         for tree in (table.tree, *(index.tree for index in self._local)):
             self.totals.setdefault(tree, Totals())
-        self.replica.tree = table.tombstones
-        if table.tombstones:
+        self.replica.tree = 0 if table.group_id is None else table.tombstones
+        if self.replica.tree:
             self.replica.totals = self.totals.setdefault(table.tombstones, Totals())
 
     @property
@@ -357,7 +357,7 @@ class TableState:
             new = view.new
             view.new = Row(new.body, new.size_bytes, hlc, self.region, transaction)
         base = None
-        if self.table.tombstones:
+        if self.replica.tree:
             base = self.replica.version_of(key, view.old)
         return self.effect_at(key, view, Version(hlc, self.region), transaction, hops, base)
 

@@ -1,0 +1,261 @@
+"""The link on which this region sends its changes to one other region.
+
+A poller that never gives up: dial, tell what groups there are, run a ``Replicator`` for every
+partition of every table that both have, and a pulse; when the link is lost, again. What arrives on
+it are answers, which go to the replicator of their stream.
+
+Owned by ``Regions``. Invariant: a group's state is told before any closed timestamp that was taken
+after it changed (``docs/global-tables.md``, "Collecting tombstones").
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+import trio
+
+from ..errors import LinkError
+from ..globaltables.messages import (
+    Ack,
+    Batch,
+    Chunk,
+    Gossip,
+    Message,
+    NotOpen,
+    Opened,
+    Pulse,
+    PulseBack,
+)
+from ..globaltables.peers import Peer
+from ..limits import LINK_RETRY_SECONDS, LINK_RETRY_SECONDS_MAX, PULSE_SECONDS
+from .channel import Channel
+from .replicator import Progress, Replicator, Source
+from .stretches import Stretches
+from .tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+
+class Home(Protocol):
+    """What a link needs of the regions' owner."""
+
+    def gossip(self) -> list[bytes]:
+        """Every group, encoded."""
+        ...
+
+    async def merge(self, groups: Iterable[bytes]) -> None:
+        """Learn of groups from another region."""
+        ...
+
+    def sources_for(self, peer: Peer) -> Mapping[tuple[str, int], tuple[Source, int]]:
+        """What is to be sent to ``peer``: the sources, and its incarnation in their groups."""
+        ...
+
+    async def wait_changed(self) -> None:
+        """Return when groups or tables may have changed."""
+        ...
+
+
+class LinkOut:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        home: Home,
+        dial: Callable[[trio.Nursery], Awaitable[Channel]],
+        stretches: Stretches,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.peer = peer
+        self._home = home
+        self._dial = dial
+        self._stretches = stretches
+        self._now_ms = now_ms
+        #: (group, partition) -> how far the peer has it; outlives links.
+        self.progress: dict[tuple[str, int], Progress] = {}
+        self._channel: Channel | None = None
+        self._sending = trio.Lock()
+        #: Whether groups have changed since they were last told on this link.
+        self._owes_gossip = False
+        self._replicators: dict[int, Replicator] = {}
+        self._next_stream = 0
+        self._pulses: dict[int, int] = {}
+        #: How far the peer's wall clock is ahead of ours, when last measured; and when, in ms.
+        self.skew_ms: float | None = None
+        self.round_trip_ms: float | None = None
+        self.last_heard_ms: int | None = None
+        #: Why there is no link, if there is none.
+        self.trouble = "not linked yet"
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a link now."""
+        return self._channel is not None
+
+    def note_groups(self) -> None:
+        """Groups have changed: they are told before anything else."""
+        self._owes_gossip = True
+
+    async def run(self) -> None:
+        """Link, again and again, until cancelled."""
+        pause = LINK_RETRY_SECONDS
+        while True:
+            if await self._link():
+                pause = LINK_RETRY_SECONDS
+            await trio.sleep(pause)
+            pause = min(pause * 2, LINK_RETRY_SECONDS_MAX)
+
+    def _note_trouble(self, reason: str) -> None:
+        if reason != self.trouble:
+            logger.warning("no link to %s: %s", self.peer.region, reason)
+        self.trouble = reason
+
+    async def _link(self) -> bool:
+        """Link, and send until the link is lost; whether there was one."""
+        was_linked = False
+        try:
+            async with trio.open_nursery() as nursery:
+                channel = await self._dial(nursery)
+                was_linked = True
+                try:
+                    await self._serve(channel)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await channel.aclose()
+        except* (LinkError, OSError) as group:
+            self._note_trouble(first_reason(group))
+        finally:
+            self._channel = None
+            for progress in self.progress.values():
+                progress.state = "waiting"
+        return was_linked
+
+    async def _serve(self, channel: Channel) -> None:
+        logger.info("linked to %s", self.peer.region)
+        self._channel, self._owes_gossip, self.trouble = channel, True, ""
+        self._replicators, self._pulses = {}, {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pulse)
+            nursery.start_soon(self._keep_streams)
+            nursery.start_soon(self._receive, channel)
+
+    # Sending.
+
+    async def _send(self, message: Message) -> None:
+        async with self._sending:
+            channel = self._channel
+            assert channel is not None
+            if self._owes_gossip and isinstance(message, Batch | Chunk | Pulse):
+                self._owes_gossip = False
+                await channel.send(Gossip(self._home.gossip()))
+            await channel.send(message)
+
+    async def _pulse(self) -> None:
+        number = 0
+        while True:
+            number += 1
+            pairs = [
+                (stream, closed)
+                for stream, replicator in self._replicators.items()
+                if (closed := replicator.closed())
+            ]
+            now_ms = self._now_ms()
+            self._pulses[number] = now_ms
+            await self._send(Pulse(number, now_ms, pairs))
+            await trio.sleep(PULSE_SECONDS)
+
+    async def _keep_streams(self) -> None:
+        """Have one replicator for each partition that the peer shall have."""
+        async with trio.open_nursery() as nursery:
+            tasks = Tasks(nursery)
+            running: dict[str, tuple[object, ...]] = {}
+            while True:
+                wanted = self._home.sources_for(self.peer)
+                names = {f"{group} {partition}" for group, partition in wanted}
+                for name in list(running):
+                    if name not in names:
+                        await tasks.stop(name)
+                        del running[name]
+                for (group, partition), (source, incarnation) in wanted.items():
+                    name = f"{group} {partition}"
+                    what = (source.actor.log_id, incarnation)
+                    if running.get(name, what) != what:
+                        await tasks.stop(name)
+                        del running[name]
+                        self.progress.pop((group, partition), None)
+                    if name not in running:
+                        running[name] = what
+                        tasks.start(name, self._replicate, source, incarnation)
+                if self._owes_gossip:
+                    # Nothing else may be under way that would take it along.
+                    await self._tell_groups()
+                await self._home.wait_changed()
+
+    async def _tell_groups(self) -> None:
+        async with self._sending:
+            if self._owes_gossip and self._channel is not None:
+                self._owes_gossip = False
+                await self._channel.send(Gossip(self._home.gossip()))
+
+    async def _replicate(self, source: Source, incarnation: int) -> None:
+        progress = self.progress.setdefault((source.group_id, source.partition), Progress())
+        while True:
+            self._next_stream += 1
+            replicator = Replicator(
+                self._next_stream,
+                source,
+                incarnation,
+                self.peer.number,
+                self._stretches,
+                self._send,
+                progress,
+                self._now_ms,
+            )
+            self._replicators[replicator.stream] = replicator
+            try:
+                await replicator.run()
+            finally:
+                del self._replicators[replicator.stream]
+
+    # Receiving: answers.
+
+    async def _receive(self, channel: Channel) -> None:
+        while True:
+            message = await channel.receive()
+            self.last_heard_ms = self._now_ms()
+            match message:
+                case Ack():
+                    replicator = self._replicators.get(message.stream)
+                    if replicator is not None:
+                        replicator.on_ack(message)
+                case Opened() | NotOpen():
+                    replicator = self._replicators.get(message.stream)
+                    if replicator is not None:
+                        replicator.on_opened(message)
+                case PulseBack():
+                    self._measure(message)
+                case Gossip():
+                    await self._home.merge(message.groups)
+                case _:
+                    raise LinkError(f"{self.peer.region} sent what an origin sends")
+
+    def _measure(self, back: PulseBack) -> None:
+        sent_ms = self._pulses.pop(back.number, None)
+        if sent_ms is None:
+            return
+        now_ms = self._now_ms()
+        self.round_trip_ms = float(now_ms - sent_ms)
+        self.skew_ms = back.now_ms - (sent_ms + now_ms) / 2
+        for number in [number for number in self._pulses if number < back.number]:
+            del self._pulses[number]
+
+
+def first_reason(group: BaseExceptionGroup[BaseException]) -> str:
+    """Why, in words."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,561 @@
+"""The regions of a node: groups of global tables, links to other regions, what follows from both.
+
+Owned by the node, when it was started with a file of regions. It keeps the groups (entries of the
+catalog), merges what other regions say of them, runs a link to every region and answers theirs,
+collects tombstones, and has a ``GroupKeeper`` carry out what groups decide. See
+``docs/global-tables.md``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from ..errors import (
+    InvalidRequest,
+    LinkError,
+    OutcomeUnknown,
+    ResourceInUse,
+    StorageError,
+    Throttled,
+    Unavailable,
+)
+from ..globaltables.faults import LinkFaults
+from ..globaltables.messages import Open
+from ..globaltables.peers import Identity, Peer, Peers
+from ..globaltables.watermarks import Watermarks
+from ..host.links import AnsweredStream, Links
+from ..limits import (
+    COLLECT_ROWS,
+)
+from ..model.groups import (
+    Group,
+    Member,
+    Overrides,
+    Stage,
+    Stamp,
+)
+from ..model.keys import hash_prefix
+from ..model.schema import HASH_SPACE_END, Table
+from ..storage.commands import Collect, Collected, Replicated
+from .channel import Channel, answer_channel, dial_channel
+from .group_keeper import GroupKeeper
+from .group_values import founded, shared_of
+from .groups import Groups
+from .link_in import LinkIn, Sink
+from .link_out import LinkOut, first_reason
+from .replicator import Progress, Source, behind, replica_of
+from .stretches import Stretches
+
+if TYPE_CHECKING:
+    from .node import Node
+    from .tables import TableRef
+
+logger = logging.getLogger(__name__)
+
+
+class RegionSettings(msgspec.Struct, frozen=True):
+    """What a node needs to be one region of several."""
+
+    peers: Peers
+    links: Links
+    faults: LinkFaults
+    collect_seconds: float = 10.0
+
+
+class _Counts(msgspec.Struct):
+    """Of what one region has sent here, since this start."""
+
+    applied: int = 0
+    conflicts: int = 0
+    resolved: int = 0
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How far ``region`` is behind this one in one partition of a table."""
+
+    namespace: str
+    table: str
+    partition: int
+    region: str
+    state: str
+    entries: int
+    seconds: float
+    changes_sent: int
+    bytes_sent: int
+
+
+class PeerStatus(msgspec.Struct, frozen=True):
+    """One other region, as seen from here. Times in milliseconds."""
+
+    region: str
+    is_linked: bool
+    trouble: str
+    skew_ms: float | None
+    round_trip_ms: float | None
+    last_heard_ms: int | None
+    applied: int
+    conflicts: int
+    resolved: int
+
+
+class Regions:
+    """See the module's text."""
+
+    def __init__(self, node: Node, settings: RegionSettings) -> None:
+        self._node = node
+        self._settings = settings
+        self._peers = settings.peers
+        #: This node's region.
+        self.own = settings.peers.own.region
+        self.number = settings.peers.own.number
+        self.faults = settings.faults
+        self.store = Groups(node.catalog, self.own, self._note_group)
+        self._changed = trio.lowlevel.ParkingLot()
+        self._marks: dict[tuple[str, int], Watermarks] = {}
+        #: Those who wait for a watermark to move.
+        self.marked = trio.lowlevel.ParkingLot()
+        #: (group, region number) -> its partitions that hold everything that region had.
+        self._filled: dict[tuple[str, int], set[int]] = {}
+        self._counts: dict[int, _Counts] = {
+            peer.number: _Counts() for peer in settings.peers.others
+        }
+        self.stretches = Stretches(node.tables.streams, self.number)
+        self.links: dict[str, LinkOut] = {
+            peer.region: LinkOut(
+                peer, self, self._dialler(peer), self.stretches, node.host.clock.now_ms
+            )
+            for peer in settings.peers.others
+        }
+        #: Links that were answered, by the origin's number.
+        self._incoming: dict[int, LinkIn] = {}
+        self._keeper = GroupKeeper(self, node)
+        #: Where other regions reach this one; set when it listens.
+        self.address = settings.peers.own.address
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    # Running.
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Link and be linked, until ``close``."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self.address = await nursery.start(
+                        self._settings.links.serve, self._peers.own.address, self._answer
+                    )
+                    for link in self.links.values():
+                        nursery.start_soon(link.run)
+                    nursery.start_soon(self._keeper.run)
+                    nursery.start_soon(self._collect)
+                    task_status.started()
+        finally:
+            self._ended.set()
+
+    async def close(self) -> None:
+        """End all links. Peers see the connection close."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    def _dialler(self, peer: Peer) -> Callable[[trio.Nursery], Awaitable[Channel]]:
+        async def dial(nursery: trio.Nursery) -> Channel:
+            settings = self._settings
+            return await dial_channel(
+                nursery,
+                settings.links,
+                peer,
+                self._identity,
+                self._peers.secret,
+                self._node.host.entropy,
+                settings.faults,
+            )
+
+        return dial
+
+    @property
+    def _identity(self) -> Identity:
+        return Identity(self.own, self.number)
+
+    async def _answer(self, stream: AnsweredStream) -> None:
+        """Somebody has dialled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                channel = await answer_channel(
+                    nursery,
+                    stream,
+                    self._identity,
+                    self._peers.secret,
+                    [peer.identity for peer in self._peers.others],
+                    self._node.host.entropy,
+                    self._settings.faults,
+                )
+                try:
+                    await self._receive(channel)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await channel.aclose()
+        except* (LinkError, OSError) as group:
+            logger.warning("a link to this region has ended: %s", first_reason(group))
+
+    async def _receive(self, channel: Channel) -> None:
+        """Take what one region sends, until the link is lost or the region has made another."""
+        number = channel.peer.number
+        older = self._incoming.get(number)
+        link = self._incoming[number] = LinkIn(
+            channel, number, self, self._node.host.clock.now_ms
+        )
+        try:
+            if older is not None:
+                older.scope.cancel()
+                await older.ended.wait()
+            await link.run()
+        finally:
+            link.ended.set()
+            if self._incoming.get(number) is link:
+                del self._incoming[number]
+
+    # Groups.
+
+    def known(self) -> list[str]:
+        """The regions of the file, this one included."""
+        return sorted((self.own, *(peer.region for peer in self._peers.others)))
+
+    def peer(self, region: str) -> Peer | None:
+        """Another region of the file."""
+        return next((peer for peer in self._peers.others if peer.region == region), None)
+
+    def group_of(self, table: Table) -> Group | None:
+        """The group that a table here belongs to."""
+        return self.store.of(table)
+
+    def groups(self, namespace: str) -> list[Group]:
+        """The groups that this region is a member of, by their tables' names."""
+        return self.store.of_namespace(namespace)
+
+    def gossip(self) -> list[bytes]:
+        """Every group, encoded."""
+        return self.store.gossip()
+
+    async def merge(self, groups: Iterable[bytes]) -> None:
+        """Learn of groups from another region."""
+        await self.store.merge(groups)
+
+    def _note_group(self, before: Group | None, now: Group) -> None:
+        """What was known of how far a region has got is not true of its next incarnation."""
+        for region, member in ({} if before is None else before.members).items():
+            later = now.members[region]
+            if later.incarnation != member.incarnation or later.stage is Stage.GONE:
+                self._filled.pop((now.group_id, member.number), None)
+                for (group_id, _), marks in self._marks.items():
+                    if group_id == now.group_id:
+                        marks.forget(member.number)
+        for link in self.links.values():
+            link.note_groups()
+        self._changed.unpark_all()
+
+    def note_changed(self) -> None:
+        """Tables have changed."""
+        self._changed.unpark_all()
+
+    async def wait_changed(self) -> None:
+        """Return when groups or tables may have changed."""
+        await self._changed.park()
+
+    # What users ask for. Tables are looked up by the caller.
+
+    async def add_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
+        """Invite a region: it makes the table and is filled, while this one serves on.
+
+        Raises InvalidRequest or ResourceInUse; nothing has changed then.
+        """
+        peer = self.peer(region)
+        if peer is None:
+            raise InvalidRequest(f"Region {region} is not in this node's file of regions")
+        group = self.group_of(table)
+        if group is None:
+            group = await self._found(table)
+        member = group.member(region)
+        if member is not None and member.is_member:
+            raise InvalidRequest(
+                f"Failed to create a the new replica of table with name: '{table.name}' because "
+                f"one or more replicas already existed as tables."
+            )
+        incarnation = 1 if member is None else member.incarnation + 1
+        invited = Member(
+            region,
+            peer.number,
+            Stage.CREATING,
+            incarnation,
+            self.number,
+            msgspec.structs.replace(overrides, stamp=self.stamp()),
+        )
+        await self.store.change(group.with_member(invited))
+        return self._table(table)
+
+    async def _found(self, table: Table) -> Group:
+        """Make a table a global one, with this region alone."""
+        ref = self._ref(table)
+        group = founded(self._node.new_id(), ref.table, self.own, self.number, self.stamp())
+        await self.store.change(group)
+        await self._node.schema_changes.join_group(ref, group.group_id)
+        return group
+
+    async def update_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
+        """Change what a replica has for itself."""
+        group = self.group_of(table)
+        member = None if group is None else group.member(region)
+        if group is None or member is None or not member.is_member:
+            raise InvalidRequest(f"Table {table.name} has no replica in {region}")
+        overrides = msgspec.structs.replace(overrides, stamp=self.stamp())
+        await self.store.change(
+            group.with_member(msgspec.structs.replace(member, overrides=overrides))
+        )
+        return self._table(table)
+
+    async def remove_replica(self, table: Table, region: str, *, keep: bool) -> Table:
+        """Have a region leave: its table goes with it, or stays (``keep``) as one of its own."""
+        group = self.group_of(table)
+        member = None if group is None else group.member(region)
+        if group is None or member is None or not member.is_member:
+            raise InvalidRequest(f"Table {table.name} has no replica in {region}")
+        stage = Stage.DISASSOCIATING if keep else Stage.DELETING
+        if member.stage >= stage:
+            raise ResourceInUse(f"The replica of {table.name} in {region} is leaving already")
+        await self.store.change(
+            group.with_member(msgspec.structs.replace(member, stage=stage))
+        )
+        return self._table(table)
+
+    async def forget_replica(self, table: Table, region: str) -> Table:
+        """Give a region up that is lost for good: nobody waits for it any more.
+
+        What it had written and nobody received is lost with it.
+        """
+        group = self.group_of(table)
+        member = None if group is None else group.member(region)
+        if group is None or member is None or not member.is_member or region == self.own:
+            raise InvalidRequest(f"Table {table.name} has no replica in {region} to be given up")
+        gone = msgspec.structs.replace(member, stage=Stage.GONE, reason=f"given up by {self.own}")
+        await self.store.change(group.with_member(gone))
+        return self._table(table)
+
+    async def share(self, table: Table) -> None:
+        """Settings of a global table were changed here: they are to be the same everywhere."""
+        group = self.group_of(table)
+        if group is None:
+            return
+        shared = shared_of(table, group.shared, self.stamp())
+        if msgspec.structs.replace(shared, stamp=group.shared.stamp) != group.shared:
+            await self.store.change(msgspec.structs.replace(group, shared=shared))
+
+    def stamp(self) -> Stamp:
+        """A stamp above every other of this region."""
+        return Stamp(self._node.tick(), self.number)
+
+    def _ref(self, table: Table) -> TableRef:
+        ref = self._node.tables.find(table.namespace, table.name)
+        if ref is None:
+            raise InvalidRequest(f"Table {table.name} is gone")
+        return ref
+
+    def _table(self, table: Table) -> Table:
+        return self._ref(table).table
+
+    # For links: what goes out, what comes in.
+
+    def marks(self, group_id: str, partition: int) -> Watermarks:
+        """What is known of how far regions have got in a partition."""
+        return self._marks.setdefault((group_id, partition), Watermarks())
+
+    def tables(self) -> list[tuple[Group, TableRef]]:
+        """Every global table that this region has, with its group."""
+        found = []
+        for ref in self._node.schema_changes.refs.values():
+            group = self.group_of(ref.table)
+            if group is not None:
+                found.append((group, ref))
+        return found
+
+    def sources_for(self, peer: Peer) -> Mapping[tuple[str, int], tuple[Source, int]]:
+        """What is to be sent to ``peer``: the sources, and its incarnation in their groups."""
+        wanted: dict[tuple[str, int], tuple[Source, int]] = {}
+        for group, ref in self.tables():
+            own, member = group.member(self.own), group.member(peer.region)
+            if own is None or member is None or not own.is_member or not member.is_member:
+                continue
+            if own.stage < Stage.ACTIVE and own.stage != Stage.CREATING:
+                continue
+            for index, source in enumerate(self._sources(group, ref)):
+                wanted[group.group_id, index] = (source, member.incarnation)
+        return wanted
+
+    def _sources(self, group: Group, ref: TableRef) -> list[Source]:
+        actors = self._node.schema_changes.actors_by_log
+        sources = []
+        for index, partition in enumerate(ref.table.partitions):
+            actor = actors.get(partition.log_id)
+            # While it joins, effects do not say yet what they replace.
+            if actor is None or not replica_of(actor).replica.tree:
+                return []
+            is_last = partition.last == HASH_SPACE_END - 1
+            high = None if is_last else hash_prefix(partition.last + 1)
+            marks = self.marks(group.group_id, index)
+            sources.append(
+                Source(
+                    group.group_id,
+                    index,
+                    hash_prefix(partition.low),
+                    high,
+                    partial(getattr, ref, "table"),
+                    actor,
+                    marks,
+                )
+            )
+        return sources
+
+    def sink_of(self, opening: Open, number: int) -> Sink | str:
+        """Where a stream goes, or why it cannot be received now."""
+        group = self.store.find(opening.group_id)
+        own = None if group is None else group.member(self.own)
+        if group is None or own is None or not own.is_member:
+            return "this region is no member of the group"
+        if own.incarnation != opening.incarnation:
+            return "another incarnation is meant"
+        if not any(member.number == number for member in group.others(self.own)):
+            return "the origin is no member of the group"
+        for found, ref in self.tables():
+            if found is not group:
+                continue
+            sources = self._sources(group, ref)
+            if opening.partition < len(sources):
+                actor = sources[opening.partition].actor
+                received = replica_of(actor).replica.received.get(opening.log_id)
+                marks = self.marks(group.group_id, opening.partition)
+                return Sink(
+                    group.group_id, opening.partition, opening.log_id, actor, received, marks
+                )
+        return "the table is not there yet"
+
+    def note_filled(self, group_id: str, number: int, partition: int) -> None:
+        """The partition holds everything that region ``number`` had."""
+        self._filled.setdefault((group_id, number), set()).add(partition)
+        self._changed.unpark_all()
+
+    def is_filled(self, group: Group) -> bool:
+        """Whether the table here holds everything that the region which invited it had."""
+        own = group.members[self.own]
+        filled = self._filled.get((group.group_id, own.invited_by), set())
+        return len(filled) >= group.partitions
+
+    def note_arrived(self, sink: Sink, number: int, result: Replicated) -> None:
+        """Changes of region ``number`` are durable here."""
+        counts = self._counts.get(number)
+        if counts is not None:
+            counts.applied += result.applied
+            counts.conflicts += result.conflicts
+            counts.resolved += result.resolved
+
+    def note_closed(self, sink: Sink, number: int) -> None:
+        """A watermark has moved."""
+        self.marked.unpark_all()
+
+    def is_drained(self, group: Group, ref: TableRef) -> bool:
+        """Whether every other region has all that was written here."""
+        for member in group.others(self.own):
+            link = self.links.get(member.region)
+            if link is None:
+                continue
+            for index, source in enumerate(self._sources(group, ref)):
+                progress = link.progress.get((group.group_id, index))
+                if progress is None or progress.acked_lsn < source.actor.lsn:
+                    return False
+        return True
+
+    # Tombstones.
+
+    async def _collect(self) -> None:
+        while True:
+            await trio.sleep(self._settings.collect_seconds)
+            for group, ref in self.tables():
+                try:
+                    await self._collect_table(group, ref)
+                except (Throttled, OutcomeUnknown, Unavailable, StorageError) as error:
+                    logger.warning("tombstones of %s are collected later: %s", group.table, error)
+
+    async def _collect_table(self, group: Group, ref: TableRef) -> None:
+        others = [member.number for member in group.others(self.own)]
+        for source in self._sources(group, ref):
+            replica = replica_of(source.actor).replica
+            if not replica.totals.count:
+                continue
+            if others:
+                horizon = source.marks.horizon(others)
+            else:
+                # Nobody is left who could bring anything.
+                horizon = source.actor.machine.closed_timestamp
+            if horizon <= replica.horizon:
+                continue
+            cursor: bytes | None = source.low
+            while cursor is not None:
+                command = Collect(horizon, cursor, source.high, COLLECT_ROWS)
+                result = await source.actor.write(command)
+                assert isinstance(result, Collected)
+                cursor = result.cursor
+                await trio.lowlevel.checkpoint()
+
+    # For those who look.
+
+    def lags(self) -> list[Lag]:
+        """How far every other region is behind this one, partition by partition."""
+        now_ms = self._node.host.clock.now_ms()
+        found = []
+        for group, ref in self.tables():
+            sources = self._sources(group, ref)
+            for member in group.others(self.own):
+                link = self.links.get(member.region)
+                if link is None:
+                    continue
+                for index, source in enumerate(sources):
+                    progress = link.progress.get((group.group_id, index), Progress())
+                    entries, seconds = behind(source, progress, self.stretches, now_ms)
+                    found.append(
+                        Lag(
+                            group.namespace,
+                            group.table,
+                            index,
+                            member.region,
+                            progress.state,
+                            entries,
+                            seconds,
+                            progress.changes_sent,
+                            progress.bytes_sent,
+                        )
+                    )
+        return found
+
+    def status(self) -> list[PeerStatus]:
+        """Every other region, as seen from here."""
+        found = []
+        for peer in self._peers.others:
+            link, counts = self.links[peer.region], self._counts[peer.number]
+            found.append(
+                PeerStatus(
+                    peer.region,
+                    link.is_linked,
+                    link.trouble,
+                    link.skew_ms,
+                    link.round_trip_ms,
+                    link.last_heard_ms,
+                    counts.applied,
+                    counts.conflicts,
+                    counts.resolved,
+                )
+            )
+        return found
+
