@@ -251,13 +251,18 @@ class Regions:
         for region, member in ({} if before is None else before.members).items():
             later = now.members[region]
             if later.incarnation != member.incarnation or later.stage is Stage.GONE:
-                self._filled.pop((now.group_id, member.number), None)
+                for group_id, number in list(self._filled):
+                    if group_id == now.group_id and region in (self.own, self._name_of(number)):
+                        del self._filled[group_id, number]
                 for (group_id, _), marks in self._marks.items():
                     if group_id == now.group_id:
                         marks.forget(member.number)
         for link in self.links.values():
             link.note_groups()
         self._changed.unpark_all()
+
+    def _name_of(self, number: int) -> str | None:
+        return next((peer.region for peer in self._peers.others if peer.number == number), None)
 
     def note_changed(self) -> None:
         """Tables have changed."""
@@ -301,10 +306,15 @@ class Regions:
     async def _found(self, table: Table) -> Group:
         """Make a table a global one, with this region alone."""
         ref = self._ref(table)
-        group = founded(self._node.new_id(), ref.table, self.own, self.number, self.stamp())
-        await self.store.change(group)
-        await self._node.schema_changes.join_group(ref, group.group_id)
-        return group
+        # The group comes last: who sees it may rely on the table. A crash in between leaves a table
+        # that names a group which nobody knows; it is founded the next time.
+        group_id = ref.table.group_id
+        if group_id is None:
+            group_id = self._node.new_id()
+            await self._node.schema_changes.join_group(ref, group_id)
+        return await self.store.change(
+            founded(group_id, ref.table, self.own, self.number, self.stamp())
+        )
 
     async def update_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
         """Change what a replica has for itself."""
@@ -322,8 +332,13 @@ class Regions:
         """Have a region leave: its table goes with it, or stays (``keep``) as one of its own."""
         group = self.group_of(table)
         member = None if group is None else group.member(region)
-        if group is None or member is None or not member.is_member:
+        if group is None or member is None or member.stage is Stage.GONE:
             raise InvalidRequest(f"Table {table.name} has no replica in {region}")
+        if member.stage is Stage.FAILED:
+            await self.store.change(
+                group.with_member(msgspec.structs.replace(member, stage=Stage.GONE))
+            )
+            return self._table(table)
         stage = Stage.DISASSOCIATING if keep else Stage.DELETING
         if member.stage >= stage:
             raise ResourceInUse(f"The replica of {table.name} in {region} is leaving already")
@@ -448,10 +463,16 @@ class Regions:
         self._changed.unpark_all()
 
     def is_filled(self, group: Group) -> bool:
-        """Whether the table here holds everything that the region which invited it had."""
-        own = group.members[self.own]
-        filled = self._filled.get((group.group_id, own.invited_by), set())
-        return len(filled) >= group.partitions
+        """Whether the table here holds everything that the region which invited it had.
+
+        If that has left meanwhile, what any other had will do.
+        """
+        invited_by = group.members[self.own].invited_by
+        others = [member.number for member in group.others(self.own)]
+        return any(
+            len(self._filled.get((group.group_id, number), ())) >= group.partitions
+            for number in ([invited_by] if invited_by in others else others)
+        )
 
     def note_arrived(self, sink: Sink, number: int, result: Replicated) -> None:
         """Changes of region ``number`` are durable here."""
