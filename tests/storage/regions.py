@@ -120,13 +120,20 @@ class Asker:
 class Region:
     """One region. ``number`` 0 and a ``table`` without tombstones: before it was a global one."""
 
-    def __init__(self, number: int, table: Table = TABLE, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        table: Table = TABLE,
+        resolve: Resolve | None = None,
+        now_ms: int = 1000,
+        last_hlc: int = 0,
+    ) -> None:
         self.number = number
         self.table = table
         self.resolve = resolve
         self.log: list[bytes] = []
-        self.now_ms = 1000
-        self.clock = HybridClock()
+        self.now_ms = now_ms
+        self.clock = HybridClock(last_hlc)
         #: What is on disk: the store, and the position in it.
         self._store = MemoryStore()
         self._position: bytes | None = None
