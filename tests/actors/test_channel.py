@@ -23,8 +23,10 @@ from millstream.limits import (
     LINK_DELAYED_BYTES_MAX,
     LINK_FRAME_BYTES_MAX,
     LINK_HANDSHAKE_SECONDS,
+    LINK_RECEIVE_BYTES,
     LINK_SILENCE_SECONDS,
     LINK_STALL_SECONDS,
+    LINK_STRANGERS_MAX,
 )
 
 EAST = Identity("us-east-1", 1)
@@ -231,12 +233,24 @@ async def test_nobody_answers(autojump_clock: MockClock, pair: Pair) -> None:
 async def test_who_answers_says_nothing(
     autojump_clock: MockClock, pair: Pair, network: MemoryNetwork
 ) -> None:
+    closed = trio.Event()
+
     async def silent(stream: AnsweredStream) -> None:
-        await trio.sleep_forever()
+        while await stream.receive_some():
+            pass
+        closed.set()
 
     address = await pair.nursery.start(network.of("west").serve, "silent", silent)
     pair.peer = Peer(WEST.region, WEST.number, address)
     assert await lost(pair.dial) == ("no handshake within 5 seconds", LINK_HANDSHAKE_SECONDS)
+    await closed.wait()
+
+
+async def test_regions_are_no_strangers(autojump_clock: MockClock, pair: Pair) -> None:
+    for number in range(LINK_STRANGERS_MAX + 1):
+        one, other = await pair.make()
+        await one.send(pulse(number))
+        assert await other.receive() == pulse(number)
 
 
 async def test_who_dials_says_nothing_or_nonsense(
@@ -386,6 +400,14 @@ async def test_no_more_than_a_frame_and_a_read_is_held(
 ) -> None:
     one, other = await pair.make()
     message = Batch(1, 0, 0, bytes(100_000))
+    read, asked = other._stream.receive_some, []
+
+    class Watched:
+        async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+            asked.append(max_bytes)
+            return await read(max_bytes)
+
+    other._stream = Watched()  # type: ignore[assignment]
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(one.send, message)
@@ -393,7 +415,8 @@ async def test_no_more_than_a_frame_and_a_read_is_held(
             await other.receive()
             await wait_all_tasks_blocked()
             held = len(other._connection._buffer) + 100_000 * len(other._messages)
-            assert held <= 100_100 + 256 * 1024
+            assert held <= 100_100 + LINK_RECEIVE_BYTES
+    assert set(asked) == {LINK_RECEIVE_BYTES}
 
 
 # Drills.
@@ -455,6 +478,19 @@ async def test_what_is_delayed_is_bounded(autojump_clock: MockClock, pair: Pair)
         await one.send(Batch(1, 0, 0, bytes(size)))
         assert trio.current_time() == start + 5.0
         await one.send(Batch(1, 0, 0, bytes(size)))
+
+
+async def test_many_senders_delay_no_more_than_one(autojump_clock: MockClock, pair: Pair) -> None:
+    one, other = await pair.make()
+    pair.faults[0].set("eu-west-1", Fault(is_paused=True))
+    size = LINK_DELAYED_BYTES_MAX // 4
+    async with trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(one.send, Batch(1, 0, 0, bytes(size)))
+        await wait_all_tasks_blocked()
+        assert one._queued_bytes < LINK_DELAYED_BYTES_MAX + size
+        pair.faults[0].heal()
+        await keep(other, 12)
 
 
 async def keep(channel: Channel, count: int) -> None:
