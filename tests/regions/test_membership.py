@@ -1,4 +1,4 @@
-"""Who belongs to a global table: invited, filled, left, removed, invited again; and what it shares."""
+"""Members of a global table: invited, filled, gone, invited again; and what they share."""
 
 from __future__ import annotations
 

@@ -15,14 +15,12 @@ Mutants at the end: each takes one safeguard away, and some history must notice.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from millstream.model.versions import NO_VERSION, Version
-from millstream.storage import arriving, table_state
 from millstream.storage.commands import (
     Collect,
     Contended,
@@ -33,11 +31,6 @@ from millstream.storage.commands import (
     Replicate,
     Transact,
 )
-from millstream.storage.partition import Partition
-from millstream.storage.records import TombstonesDropped
-from millstream.storage.replica import Replica
-from millstream.storage.rows import decode_row
-from millstream.storage.tree.btree import BTree
 from millstream.tests.storage.regions import TABLE, Region, delete, key_of, put
 
 ITEMS = "abcd"
@@ -332,7 +325,7 @@ class World:
                 commits = self.rng.random() < 0.7
                 region.propose(
                     Decide(name, promise.bound if commits else None),
-                    lambda _answer: self.promises.pop((number, name), None),
+                    lambda _answer, place=(number, name): self.promises.pop(place, None),
                 )
                 return
 
