@@ -378,8 +378,8 @@ REGION_BYTES_MAX = 64
 # A secret of fewer bytes can be guessed from one recorded handshake.
 LINK_SECRET_BYTES_MIN = 16
 LINK_SECRET_BYTES_MAX = 1024
-# What a stranger may make us read before it has proved anything: a hello has at most 116 bytes, a
-# proof 35, a refusal the text and 3.
+# What a stranger may make us read before it has proved anything: a hello has at most 111 bytes with
+# the magic before it (half of these are left for later versions'), a proof 35, a refusal 259.
 LINK_HANDSHAKE_BYTES_MAX = 1024
 LINK_REFUSAL_BYTES_MAX = 256
 # A batch or a chunk is closed at about 256 KB, but the one item that closes it has up to 2.9 MB

@@ -48,9 +48,10 @@ def test_who_asked_to_be_told_is_told_until_it_stops() -> None:
     faults.when_changed(lambda: told.append("other"))
     faults.set("eu-west-1", Fault(is_paused=True))
     stop()
+    faults.when_changed(lambda: told.append("third"))
     stop()
     faults.heal()
-    assert told == ["one", "other", "other"]
+    assert told == ["one", "other", "other", "third"]
 
 
 def test_who_stops_while_it_is_told_keeps_nobody_from_being_told() -> None:

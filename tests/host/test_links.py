@@ -13,14 +13,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from millstream.errors import ConfigurationError, LinkLost, LinkRefused
+from millstream.host.addresses import Tls, split_address
 from millstream.host.links import (
     AnsweredStream,
     ByteStream,
     Handler,
     Links,
     RealLinks,
-    Tls,
-    split_address,
 )
 from millstream.host.memory_links import BUFFER_BYTES, MemoryNetwork
 from millstream.limits import LINK_CONNECTIONS_MAX, LINK_DIAL_SECONDS, LINK_STRANGERS_MAX
