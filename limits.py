@@ -426,6 +426,9 @@ LINK_RETRY_SECONDS_MAX = 5.0
 # Signs of life, which also say how far each stream is closed; and how often tombstones that every
 # region has passed are looked for, so many rows at a time.
 PULSE_SECONDS = 1.0
+# How far ahead a region's clock is reserved (S: after a crash it may begin so much ahead of the
+# wall clock, and wins conflicts for so long; half of it is how often the reservation is written).
+CLOCK_RESERVE_SECONDS = 3.0
 COLLECT_SECONDS = 10.0
 COLLECT_ROWS = 1000
 # Streams of one link: partitions of global tables (256 a table at most).

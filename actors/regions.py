@@ -19,20 +19,13 @@ import trio
 from ..errors import (
     InvalidRequest,
     LinkError,
-    OutcomeUnknown,
     ResourceInUse,
-    StorageError,
-    Throttled,
-    Unavailable,
 )
 from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
 from ..globaltables.peers import Identity, Peer, Peers
 from ..globaltables.watermarks import Watermarks
 from ..host.links import AnsweredStream, Links
-from ..limits import (
-    COLLECT_ROWS,
-)
 from ..model.groups import (
     Group,
     Member,
@@ -42,13 +35,16 @@ from ..model.groups import (
 )
 from ..model.keys import hash_prefix
 from ..model.schema import HASH_SPACE_END, Table
-from ..storage.commands import Collect, Collected, Replicated
+from ..storage.commands import Replicated
 from .channel import Channel, answer_channel, dial_channel
+from .clock_reserve import ClockReserve
+from .collector import Collector
 from .group_keeper import GroupKeeper
 from .group_values import founded, shared_of
 from .groups import Groups
 from .link_in import LinkIn, Sink
 from .link_out import LinkOut, first_reason
+from .partition import PartitionActor
 from .replicator import Progress, Source, behind, replica_of
 from .stretches import Stretches
 
@@ -137,6 +133,8 @@ class Regions:
         self._keeper = GroupKeeper(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
+        self._reserve = ClockReserve(node.catalog, node.tick)
+        self._collector = Collector(self._collectible, settings.collect_seconds)
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -153,7 +151,8 @@ class Regions:
                     for link in self.links.values():
                         nursery.start_soon(link.run)
                     nursery.start_soon(self._keeper.run)
-                    nursery.start_soon(self._collect)
+                    nursery.start_soon(self._collector.run)
+                    nursery.start_soon(self._reserve.run)
                     task_status.started()
         finally:
             self._ended.set()
@@ -430,9 +429,13 @@ class Regions:
                     partial(getattr, ref, "table"),
                     actor,
                     marks,
+                    partial(self._close_timestamp, actor),
                 )
             )
         return sources
+
+    def _close_timestamp(self, actor: PartitionActor) -> int:
+        return actor.machine.close_timestamp(self._node.host.clock.now_ms(), self._reserve.limit)
 
     def sink_of(self, opening: Open, number: int) -> Sink | str:
         """Where a stream goes, or why it cannot be received now."""
@@ -498,37 +501,15 @@ class Regions:
                     return False
         return True
 
-    # Tombstones.
-
-    async def _collect(self) -> None:
-        while True:
-            await trio.sleep(self._settings.collect_seconds)
-            for group, ref in self.tables():
-                try:
-                    await self._collect_table(group, ref)
-                except (Throttled, OutcomeUnknown, Unavailable, StorageError) as error:
-                    logger.warning("tombstones of %s are collected later: %s", group.table, error)
-
-    async def _collect_table(self, group: Group, ref: TableRef) -> None:
-        others = [member.number for member in group.others(self.own)]
-        for source in self._sources(group, ref):
-            replica = replica_of(source.actor).replica
-            if not replica.totals.count:
-                continue
-            if others:
-                horizon = source.marks.horizon(others)
-            else:
-                # Nobody is left who could bring anything.
-                horizon = source.actor.machine.closed_timestamp
-            if horizon <= replica.horizon:
-                continue
-            cursor: bytes | None = source.low
-            while cursor is not None:
-                command = Collect(horizon, cursor, source.high, COLLECT_ROWS)
-                result = await source.actor.write(command)
-                assert isinstance(result, Collected)
-                cursor = result.cursor
-                await trio.lowlevel.checkpoint()
+    def _collectible(self) -> list[tuple[Group, list[int], list[Source]]]:
+        return [
+            (
+                group,
+                [member.number for member in group.others(self.own)],
+                self._sources(group, ref),
+            )
+            for group, ref in self.tables()
+        ]
 
     # For those who look.
 

@@ -29,7 +29,7 @@ import msgspec
 
 from ..errors import Corrupt, WrongFormat
 from ..limits import BATCH_PAYLOAD_BYTES, BATCH_RECORDS_MAX
-from ..model.versions import HybridClock, hlc_at
+from ..model.versions import HybridClock
 from .commands import Fill, Promise, Replicate
 from .log.entry import ZERO_HASH, EntryHeader, Link, check_entry, decode_entry, encode_entry
 from .log.interface import Append
@@ -215,16 +215,14 @@ class Partition:
         below = self.state.closed_below
         return applied if below is None else min(applied, below)
 
-    def close_timestamp(self, now_ms: int) -> int:
+    def close_timestamp(self, now_ms: int, limit: int) -> int:
         """``closed_timestamp``, brought up to this moment if nothing is under way here.
 
-        Not further than the wall clock: the log does not tell of this promise, so that after a
-        restart only the time that has passed keeps it.
+        The log does not tell of that, so not beyond ``limit``: a restart begins above it.
         """
         closed = self.closed_timestamp
         if self._flight is None and not self._building.records and self.state.closed_below is None:
-            self._clock.next(now_ms)
-            closed = max(closed, hlc_at(now_ms) - 1)
+            closed = max(closed, min(self._clock.next(now_ms), limit))
         return closed
 
     @property

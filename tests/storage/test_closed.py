@@ -25,7 +25,7 @@ def test_an_idle_region_closes_what_is_past() -> None:
     # Or tombstones everywhere would wait for a region that has nothing to write.
     region = Region(1)
     region.now_ms = 9000
-    closed = region.machine.close_timestamp(region.now_ms)
+    closed = region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1)
     assert closed == hlc_at(9000) - 1
     region.run(put("a", "x"))
     assert region.version(key_of("a")).hlc > closed
@@ -38,7 +38,8 @@ def test_nothing_is_closed_beyond_what_is_under_way() -> None:
         region.propose(put("a", step))
         if step == "in flight":
             region.append()
-        closed = region.machine.close_timestamp(region.now_ms + 1000)
+        later_ms = region.now_ms + 1000
+        closed = region.machine.close_timestamp(later_ms, hlc_at(later_ms))
         region.turn()
         assert region.version(key_of("a")).hlc > closed
 
@@ -49,13 +50,13 @@ def test_a_transaction_keeps_open_what_may_pass_it() -> None:
     assert isinstance(promise, Promise)
     region.now_ms = 9000
     region.run(put("c", "x"))
-    closed = region.machine.close_timestamp(region.now_ms)
+    closed = region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1)
     lsn = len(region.log)
     region.run(put("a", "passing"))
     region.run(Decide("t", promise.bound))
     assert closed < min(later_versions(region, lsn)) < promise.bound
     # It is over: the present is closed again.
-    assert region.machine.close_timestamp(region.now_ms) >= hlc_at(9000)
+    assert region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1) >= hlc_at(9000)
 
 
 def test_the_end_of_a_transaction_is_open_until_it_is_applied() -> None:
@@ -63,9 +64,9 @@ def test_the_end_of_a_transaction_is_open_until_it_is_applied() -> None:
     promise = region.run(Prepare("t", (put("a", "t"),)))
     region.now_ms = 9000
     region.propose(Decide("t", promise.bound))
-    closed = region.machine.close_timestamp(region.now_ms)
+    closed = region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1)
     region.append()
-    assert region.machine.close_timestamp(region.now_ms) == closed
+    assert region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1) == closed
     region.turn()
     assert region.version(key_of("a")).hlc > closed
 
@@ -75,9 +76,10 @@ def test_a_restart_keeps_the_promise() -> None:
     # that is nowhere in the log must not be, or writes after the restart lie below it.
     region = Region(1)
     region.run(Replicate("other", 1, (arrival("z", "x", hlc_at(5000), 2),)))
-    told = max(region.machine.close_timestamp(region.now_ms) for _ in range(100))
+    limit = hlc_at(region.now_ms) - 1
+    told = max(region.machine.close_timestamp(region.now_ms, limit) for _ in range(100))
     region.restart(random.Random(0))
-    told = max(told, region.machine.close_timestamp(region.now_ms))
+    told = max(told, region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1))
     region.run(put("a", "x"))
     assert region.version(key_of("a")).hlc > told
 
@@ -125,7 +127,7 @@ def test_nothing_is_proposed_at_or_below_what_was_closed(seed: int) -> None:
             case "tell":
                 # What the log has, and no more, was sent with it.
                 lsn = len(region.log)
-                closed = region.machine.close_timestamp(region.now_ms)
+                closed = region.machine.close_timestamp(region.now_ms, hlc_at(region.now_ms) - 1)
                 assert closed >= region.machine.closed_timestamp
                 told.append((lsn, closed))
             case "flush":

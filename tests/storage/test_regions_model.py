@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.model.versions import NO_VERSION, Version
+from millstream.model.versions import NO_VERSION, Version, hlc_at
 from millstream.storage.commands import (
     Collect,
     Contended,
@@ -206,7 +206,7 @@ class World:
         cut = tail if all_of_it else self.rng.randint(link.sent, tail)
         closed = origin.closed_at[cut]
         if cut == tail:
-            closed = origin.machine.close_timestamp(origin.now_ms)
+            closed = origin.machine.close_timestamp(origin.now_ms, hlc_at(origin.now_ms) - 1)
         notes = not all_of_it and self.rng.random() < 0.2
         command = Replicate(link.source, cut, self.sent(origin, link.sent + 1, cut), notes)
         link.sent = cut
