@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from ..errors import LinkError
+from ..errors import LinkError, MillstreamError
 from ..globaltables.messages import (
     Ack,
     Batch,
@@ -125,7 +125,7 @@ class LinkOut:
                 finally:
                     with trio.CancelScope(shield=True):
                         await channel.aclose()
-        except* (LinkError, OSError) as group:
+        except* (MillstreamError, OSError) as group:
             self._note_trouble(first_reason(group))
         finally:
             self._channel = None

@@ -18,7 +18,7 @@ import trio
 
 from ..errors import (
     InvalidRequest,
-    LinkError,
+    MillstreamError,
     ResourceInUse,
 )
 from ..globaltables.faults import LinkFaults
@@ -133,6 +133,8 @@ class Regions:
         self._keeper = GroupKeeper(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
+        #: Log -> up to when it was last told to be closed.
+        self._closed: dict[str, int] = {}
         self._reserve = ClockReserve(node.catalog, node.tick)
         self._collector = Collector(self._collectible, settings.collect_seconds)
         self._scope = trio.CancelScope()
@@ -199,7 +201,7 @@ class Regions:
                 finally:
                     with trio.CancelScope(shield=True):
                         await channel.aclose()
-        except* (LinkError, OSError) as group:
+        except* (MillstreamError, OSError) as group:
             logger.warning("a link to this region has ended: %s", first_reason(group))
 
     async def _receive(self, channel: Channel) -> None:
@@ -435,7 +437,13 @@ class Regions:
         return sources
 
     def _close_timestamp(self, actor: PartitionActor) -> int:
-        return actor.machine.close_timestamp(self._node.host.clock.now_ms(), self._reserve.limit)
+        """Never less than what was told before."""
+        closed = max(
+            self._closed.get(actor.log_id, 0),
+            actor.machine.close_timestamp(self._node.host.clock.now_ms(), self._reserve.limit),
+        )
+        self._closed[actor.log_id] = closed
+        return closed
 
     def sink_of(self, opening: Open, number: int) -> Sink | str:
         """Where a stream goes, or why it cannot be received now."""
@@ -459,6 +467,10 @@ class Regions:
                     group.group_id, opening.partition, opening.log_id, actor, received, marks
                 )
         return "the table is not there yet"
+
+    def is_current(self, sink: Sink) -> bool:
+        """Whether it still is where such changes go."""
+        return self._node.schema_changes.actors_by_log.get(sink.actor.log_id) is sink.actor
 
     def note_filled(self, group_id: str, number: int, partition: int) -> None:
         """The partition holds everything that region ``number`` had."""
