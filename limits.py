@@ -395,6 +395,9 @@ LINK_RECEIVE_BYTES = 256 * 1024
 LINK_SEND_BYTES = 64 * 1024
 # Frames that wait because a drill delays them: a second of latency at 16 MB/s.
 LINK_DELAYED_BYTES_MAX = 16 * 1024 * 1024
+# What drills may do: a day of a wrong clock, a minute of latency.
+DRILL_SKEW_MS_MAX = 24 * 60 * 60 * 1000
+DRILL_LATENCY_SECONDS_MAX = 60.0
 # Five round trips round the world and a TLS handshake take two seconds.
 LINK_DIAL_SECONDS = 5.0
 LINK_HANDSHAKE_SECONDS = 5.0

@@ -6,6 +6,7 @@ database to AWS SDKs as well.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,9 +29,12 @@ from .host.network import open_listeners, port_of
 
 if TYPE_CHECKING:
     from .actors.mappings import Mappings
+    from .actors.regions import RegionSettings
     from .api.lambda_routes import LambdaRoutes
     from .lambdas.trigger import Trigger
     from .serving_handlers import Loaded
+
+logger = logging.getLogger(__name__)
 
 
 async def run_service(
@@ -45,13 +49,20 @@ async def run_service(
 
     Raises:
         ConfigurationError: a setting cannot be honoured (unsafe address, unreadable credentials,
-            a port that is taken, an app that is not there).
+            a port that is taken, an app that is not there, a regions file that is wrong or another
+            region's data).
         DirectoryInUse, WrongFormat, Corrupt: the data directory cannot be served.
     """
     policy = _policy(settings)
     check_bind(settings.host, policy)
+    # Requests are judged by the machine's clock, whatever a drill does to the database's.
+    host = signing_host = real_host()
+    regions: RegionSettings | None = None
+    if settings.peers is not None:
+        from .serving_regions import load_regions
+
+        regions, host = load_regions(settings.peers, settings.region, host)
     listeners = open_listeners(settings.host, settings.port)
-    host = real_host()
     triggers: tuple[Trigger, ...] = ()
     if settings.app is not None:
         from .app import load_app
@@ -72,7 +83,11 @@ async def run_service(
             log_directories=settings.log_dirs,
             adopt_empty=settings.adopt_log_dirs,
             host=host,
+            regions=regions,
         ) as node:
+            if node.regions is not None:
+                where = node.regions.address
+                logger.info("region %s answers links at %s", settings.region, where)
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{name}:{port_of(listeners)}"
             handlers = LazyHandlers(node, settings, policy, triggers, url)
@@ -92,8 +107,8 @@ async def run_service(
                             ),
                             listeners,
                             policy,
-                            clock=host.clock.now_seconds,
-                            entropy=host.entropy.token_bytes,
+                            clock=signing_host.clock.now_seconds,
+                            entropy=signing_host.entropy.token_bytes,
                             limits=ServerLimits(connections=settings.max_connections),
                             lambdas=door,
                         ),

@@ -25,7 +25,9 @@ from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
 from ..globaltables.peers import Identity, Peer, Peers
 from ..globaltables.watermarks import Watermarks
+from ..host.clock import SkewedClock
 from ..host.links import AnsweredStream, Links
+from ..limits import DRILL_SKEW_MS_MAX
 from ..model.groups import (
     Group,
     Member,
@@ -522,6 +524,29 @@ class Regions:
             )
             for group, ref in self.tables()
         ]
+
+    # Drills.
+
+    @property
+    def clock_skew_ms(self) -> int:
+        """How far a drill has set this region's clock ahead."""
+        clock = self._node.host.clock
+        return clock.offset_ms if isinstance(clock, SkewedClock) else 0
+
+    def set_clock_skew(self, milliseconds: int) -> None:
+        """Have this region's clock be ahead by so much, or behind, for a drill.
+
+        Raises InvalidRequest on a host whose clock cannot be set.
+        """
+        clock = self._node.host.clock
+        if not isinstance(clock, SkewedClock):
+            raise InvalidRequest("This node's clock cannot be set")
+        if abs(milliseconds) > DRILL_SKEW_MS_MAX:
+            raise InvalidRequest(
+                f"A clock is set wrong by at most {DRILL_SKEW_MS_MAX // 1000} seconds"
+            )
+        logger.warning("a drill has set this region's clock %+d ms", milliseconds)
+        clock.offset_ms = milliseconds
 
     # For those who look.
 

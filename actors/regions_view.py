@@ -7,17 +7,25 @@ knows at the moment; a change returns when it is durable here, and the other reg
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..model.groups import Group, Overrides
 from ..model.schema import Table
+
+if TYPE_CHECKING:
+    from ..globaltables.faults import LinkFaults
+    from .regions import Lag, PeerStatus
 
 
 class Regions(Protocol):
     """The regions of a regions file, and the groups that this one knows."""
 
-    #: This node's region.
+    #: This node's region, its number in versions, and where it answers links.
     own: str
+    number: int
+    address: str
+    #: What drills do to the links.
+    faults: LinkFaults
 
     def known(self) -> list[str]:
         """The regions of the regions file, this one included."""
@@ -45,4 +53,25 @@ class Regions(Protocol):
 
     async def share(self, table: Table) -> None:
         """Have the settings of ``table`` that all replicas share be theirs, if it has any."""
+        ...
+
+    async def forget_replica(self, table: Table, region: str) -> Table:
+        """Give up a region that is lost for good, with whatever nobody has received from it."""
+        ...
+
+    def set_clock_skew(self, milliseconds: int) -> None:
+        """Have this region's clock be ahead by so much, or behind, for a drill."""
+        ...
+
+    @property
+    def clock_skew_ms(self) -> int:
+        """How far a drill has set this region's clock ahead."""
+        ...
+
+    def lags(self) -> list[Lag]:
+        """How far every other region is behind this one, partition by partition."""
+        ...
+
+    def status(self) -> list[PeerStatus]:
+        """Every other region, as seen from here."""
         ...

@@ -48,7 +48,7 @@ from .operations.tables import (
 )
 from .operations.tables_tags import list_tags_of_resource, tag_resource, untag_resource
 from .operations.transactions import transact_get_items, transact_write_items
-from .operations.triggers import TRIGGER_OPERATIONS
+from .operations.triggers import PREFIX, TRIGGER_OPERATIONS
 
 if TYPE_CHECKING:
     from ..actors.mappings import Mappings
@@ -137,7 +137,7 @@ class Dispatcher:
         if found is None:
             operation = self._table_operations.get(target)
             if operation is None:
-                return await self._dispatch_trigger(target, body, caller)
+                return await self._dispatch_own(target, body, caller)
             return await operation(self._tables, caller, body)
         name, operation = found
         try:
@@ -146,13 +146,23 @@ class Dispatcher:
             validation.read(name, body)
             raise
 
-    async def _dispatch_trigger(self, target: str, body: bytes, caller: Caller) -> bytes:
-        """An operation of our own; what it does may run code."""
-        operation = TRIGGER_OPERATIONS.get(target)
-        if operation is None or self._mappings is None:
+    async def _dispatch_own(self, target: str, body: bytes, caller: Caller) -> bytes:
+        """An operation of our own: on triggers, which may run code, or on the regions' links."""
+        trigger_operation = region_operation = None
+        if self._mappings is not None:
+            trigger_operation = TRIGGER_OPERATIONS.get(target)
+        if trigger_operation is None and target.startswith(PREFIX):
+            from .operations.regions import REGION_OPERATIONS  # Most nodes are alone.
+
+            region_operation = REGION_OPERATIONS.get(target)
+        if trigger_operation is None and region_operation is None:
             raise UnknownOperationException()
         if not (self._is_open or caller.functions):
             raise AccessDeniedException(
                 f"{target.partition('.')[2]} takes a profile that says millstream_functions = true"
             )
-        return await operation(await self._mappings(), caller, body)
+        if region_operation is not None:
+            return await region_operation(self._tables, caller, body)
+        assert trigger_operation is not None
+        assert self._mappings is not None
+        return await trigger_operation(await self._mappings(), caller, body)

@@ -2,7 +2,8 @@
 
 The wall clock dates versions, log entries and signatures, and may jump either way; the monotonic
 clock times leases and waits, never goes back, and means nothing outside the process.
-``ManualClock`` is the twin for tests and simulation: it moves only when told to.
+``ManualClock`` is the twin for tests and simulation: it moves only when told to. ``SkewedClock`` is
+another clock that somebody has set wrong, for drills.
 """
 
 from __future__ import annotations
@@ -108,3 +109,50 @@ class ManualClock:
     def _tell(self) -> None:
         for tell in list(self._told.values()):
             tell()
+
+
+class SkewedClock:
+    """Another clock, whose wall time is ahead of it (or behind) by so much as it is told."""
+
+    __slots__ = ("_clock", "_offset_ms", "_told")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_ms = 0
+        #: Whom to tell of a change, each under a number of its own.
+        self._told: dict[int, Callable[[], None]] = {}
+
+    @property
+    def offset_ms(self) -> int:
+        """How far it is ahead; less than nothing where it is behind. May be set at any time."""
+        return self._offset_ms
+
+    @offset_ms.setter
+    def offset_ms(self, offset_ms: int) -> None:
+        self._offset_ms = offset_ms
+        for tell in list(self._told.values()):
+            tell()
+
+    def now_ms(self) -> int:
+        # Nothing is dated before the epoch.
+        return max(0, self._clock.now_ms() + self._offset_ms)
+
+    def now_seconds(self) -> float:
+        return max(0.0, self._clock.now_seconds() + self._offset_ms / 1000)
+
+    def monotonic_seconds(self) -> float:
+        return self._clock.monotonic_seconds()
+
+    def seconds_until(self, at_ms: int) -> float:
+        return self._clock.seconds_until(at_ms - self._offset_ms)
+
+    def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
+        number = max(self._told, default=0) + 1
+        self._told[number] = tell
+        stop_clock = self._clock.when_moved(tell)
+
+        def stop() -> None:
+            self._told.pop(number, None)
+            stop_clock()
+
+        return stop

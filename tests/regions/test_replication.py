@@ -121,7 +121,7 @@ async def test_a_region_behind_what_the_log_keeps_is_filled_again() -> None:
             await world.put(NAMES[0], pk=str(number), v="new")
         await world.put(NAMES[1], pk="of two")
         sources = world.regions(NAMES[0])
-        (group, ref), = sources.tables()
+        ((_, ref),) = sources.tables()
         log = ref.table.partitions[0].log_id
         streams = world[NAMES[0]].tables.streams
         received = streams.first_kept(log)
