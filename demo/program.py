@@ -3,9 +3,10 @@
 Starts a node on a temporary directory with credentials, loads the flights and asks the questions.
 Then the node gets handlers, which are given every change that there ever was; in the middle of that
 it is killed without warning and started again, and must prove that everything is still there and
-that every change was counted once. Exit code 0 only if every verdict was true. With ``--endpoint``
-the same questions go to a DynamoDB that runs already; nobody kills that one, it gets no handlers,
-and the demo's table is deleted at the end.
+that every change was counted once. At the end one table is in three regions, processes of their
+own, one of which is cut off for a while (``regions.py``). Exit code 0 only if every verdict was
+true. With ``--endpoint`` the same questions go to a DynamoDB that runs already; nobody kills that
+one, it gets no handlers and no regions, and the demo's table is deleted at the end.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .client import Client, Refused
 from .dataset import FLIGHTS_COUNT, Flight, load_flights, load_names
 from .node import Node, NodeFailed
 from .questions import INDEX, TABLE, TABLE_DEFINITION
+from .regions import Regions, RegionsPart, regions_file
 from .screen import Screen, make_screen
 
 EXIT_OK = 0
@@ -125,7 +127,28 @@ class Demo:
                     self._judge_handlers(own, items)
             finally:
                 node.stop()
+            self._span_regions(Path(folder), keys, access_key, secret_key)
         return self._close()
+
+    def _span_regions(
+        self, folder: Path, keys: Path, access_key: str, secret_key: str
+    ) -> None:
+        """Three regions as three processes, one of them cut off for a while."""
+        with keys.open("a", encoding="utf-8") as credentials:
+            # Drills are the operator's.
+            credentials.write("millstream_functions = true\n")
+        peers = folder / "regions.toml"
+        peers.touch(mode=0o600)
+        peers.write_text(regions_file(secrets.token_urlsafe(30)), encoding="utf-8")
+        regions = Regions(folder, self._flights, (access_key, secret_key))
+        try:
+            seconds = regions.start(["--credentials", str(keys), "--peers", str(peers)])
+            self._screen.say(
+                "regions", f"three nodes, each linked with the others after {seconds:.1f} s"
+            )
+            RegionsPart(self._screen, regions, self._verdict).run()
+        finally:
+            regions.stop()
 
     def _check_signatures(self, endpoint: str, access_key: str) -> None:
         """A request signed with the wrong secret must be refused."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
@@ -23,6 +23,10 @@ class Advance(Protocol):
         ...
 
 
+BOARD_COLUMNS = ("region", "links", "written there", "behind", "for", "conflicts lost")
+Board = Callable[[list[tuple[str, ...]]], None]
+
+
 class Screen(Protocol):
     """Where the demo's findings go."""
 
@@ -32,6 +36,10 @@ class Screen(Protocol):
 
     def progress(self, phase: str, total: int) -> AbstractContextManager[Advance]:
         """A bar while something of known size goes on; call what it gives with each step done."""
+        ...
+
+    def board(self, phase: str) -> AbstractContextManager[Board]:
+        """A table of regions that changes; call what it gives with rows of ``BOARD_COLUMNS``."""
         ...
 
     def answer(self, answer: Answer) -> None:
@@ -61,6 +69,10 @@ class PlainScreen:
     @contextmanager
     def progress(self, phase: str, total: int) -> Iterator[Advance]:
         yield lambda _count, _note=None: None
+
+    @contextmanager
+    def board(self, phase: str) -> Iterator[Board]:
+        yield lambda _rows: None
 
     def answer(self, answer: Answer) -> None:
         self.say(
@@ -110,6 +122,25 @@ class RichScreen:
                 bar.update(task, rate=f"{rate:,.0f}/s" if note is None else note)
 
             yield advance
+
+    @contextmanager
+    def board(self, phase: str) -> Iterator[Board]:
+        from rich import box
+        from rich.live import Live
+        from rich.padding import Padding
+        from rich.table import Table
+
+        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+
+            def show(rows: list[tuple[str, ...]]) -> None:
+                table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
+                for position, column in enumerate(BOARD_COLUMNS):
+                    table.add_column(column, justify="right" if position > 1 else "left")
+                for row in rows:
+                    table.add_row(*row, style="bold red" if "cut off" in row else "")
+                live.update(Padding(table, (0, 0, 0, 3)), refresh=True)
+
+            yield show
 
     def answer(self, answer: Answer) -> None:
         from rich import box

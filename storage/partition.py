@@ -291,6 +291,9 @@ class Partition:
         if isinstance(command, Replicate | Fill):
             # The entry, and whatever is written here afterwards, is later than what it brings.
             newest = max((arrival.hlc for arrival in command.arrivals), default=0)
+            if isinstance(command, Fill):
+                # A region that is new writes above what others have passed already.
+                newest = max(newest, 0, *command.covered.values())
             self._clock.observe(newest)
         evaluation = self.state.evaluate(command, self._clock.next(now_ms))
         if isinstance(evaluation.result, Promise):

@@ -170,9 +170,11 @@ def test_the_whole_demo_with_a_node_of_its_own(monkeypatch, capsys):
     output = capsys.readouterr()
     assert exit_code == 0, output.out + output.err
     lines = output.out.splitlines()
-    assert len(lines) == 16, "one line a phase"
-    assert lines[-1].startswith("done: 10 verdicts, all true")
+    assert len(lines) == 22, "one line a phase"
+    assert lines[-1].startswith("done: 14 verdicts, all true")
     phases = {line.partition(":")[0]: line for line in lines}
     assert f" of {len(some) + 1:,} changes (" in phases["killed"]
     assert f"{len(some) + 1:,}, each handled once" in phases["changes"]
     assert "HA51, refused 3 times" in phases["alerts"]
+    assert "equal byte for byte" in phases["equal"]
+    assert phases["kept"].endswith("acknowledged, 0 are lost")
