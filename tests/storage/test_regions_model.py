@@ -360,9 +360,11 @@ class World:
             return
         commits = self.rng.random() < 0.7
         timestamp = self.promises[mine[0]].bound if commits else None
-        region.propose(
-            Decide(mine[0][1], timestamp), lambda _answer: self.promises.pop(mine[0], None)
-        )
+
+        def ended(_answer: Any) -> None:
+            self.promises.pop(mine[0], None)
+
+        region.propose(Decide(mine[0][1], timestamp), ended)
 
     # What must hold.
 
