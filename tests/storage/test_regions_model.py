@@ -9,7 +9,7 @@ other (``closed``, acknowledged) and computes ``covered`` and horizons from that
 - when everything has arrived, all regions have, for each item, the newest write there ever was;
 - whatever machine is found after a crash goes on as if nothing had been.
 
-Mutants at the end: each takes one safeguard away, and some history must notice.
+``test_regions_mutants.py`` shows that it would be noticed if they did not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from millstream.model.values import Item
 from millstream.model.versions import NO_VERSION, Version, hlc_at
 from millstream.storage.commands import (
     Collect,
@@ -31,18 +32,36 @@ from millstream.storage.commands import (
     Replicate,
     Transact,
 )
+from millstream.storage.replica import Resolve
 from millstream.tests.storage.regions import TABLE, Region, delete, key_of, put
 
-ITEMS = "abcd"
-STEPS = 160
+ITEMS = "abcdefghij"
+#: A history has stretches, each with some kinds of steps more often than others, so that rows are
+#: left as they are while batches, chunks and collections go on.
+STRETCHES = 5
+STEPS = 32
 PLAIN = msgspec.structs.replace(TABLE, tombstones=0, group_id=None)
-NO_LIMIT = (1 << 63) - 1
 
 WEIGHTS = {
-    "write": 8, "transact": 1, "prepare": 1, "decide": 2, "append": 3, "commit": 4, "turn": 2,
-    "send": 10, "deliver": 12, "reconnect": 1, "refill": 1, "collect": 4, "tick": 3,
-    "flush": 1, "fail": 0.5, "restart": 0.4, "join": 0.5,
+    "write": 6, "transact": 1, "prepare": 1, "decide": 2, "append": 2, "commit": 3, "turn": 4,
+    "exchange": 8, "send": 6, "deliver": 8, "reconnect": 0.5, "refill": 1, "collect": 4, "tick": 5,
+    "flush": 0.5, "fail": 0.5, "restart": 0.5, "join": 0.5,
 }  # fmt: skip
+
+
+def loser_wins(loser: Item | None, _winner: Item | None) -> Item | None:
+    """A stubborn policy: each region has it its own way, as often as it may."""
+    return loser
+
+
+def greater_wins(loser: Item | None, winner: Item | None) -> Item | None:
+    """A policy on which all agree."""
+    if loser is None or winner is None:
+        return winner
+    return loser if loser["a"]["S"] > winner["a"]["S"] else winner
+
+
+POLICIES: tuple[Resolve | None, ...] = (None, None, greater_wins, loser_wins)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -55,12 +74,12 @@ class Message(msgspec.Struct, frozen=True):
 class Link:
     """One region's changes on their way to another."""
 
-    def __init__(self, origin: Region, receiver: Region, speed: float) -> None:
+    def __init__(self, origin: Region, receiver: Region) -> None:
         self.origin = origin
         self.receiver = receiver
         self.source = f"log of {origin.number}"
         #: How often it does anything, when it is its turn.
-        self.speed = speed
+        self.speed = 1.0
         #: Counts connections: answers to what came over an earlier one are not heard.
         self.connection = 0
         #: The origin's log has been sent up to here, or is followed from here after filling.
@@ -105,8 +124,11 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
-        self.seed = seed
+        #: What all regions do with conflicts.
+        self.resolve = POLICIES[seed % len(POLICIES)]
         self.steps: list[str] = []
+        #: How often each kind of step is taken now.
+        self.weights: list[float] = []
         self.regions: list[Region] = []
         self.links: list[Link] = []
         #: (region, other): up to where the region has received everything of the other's.
@@ -117,7 +139,9 @@ class World:
         self.promises: dict[tuple[int, str], Promise] = {}
         #: (region, key): its newest version so far, the body then, and whether it was deleted.
         self.newest: dict[tuple[int, bytes], tuple[Version, bytes | None]] = {}
-        #: What the second, and the third, of a run would be; some runs begin with one region.
+        #: Region -> the highest horizon that it was told.
+        self.horizons: dict[int, int] = {}
+        #: How many regions there will be.
         self.size = rng.choice((2, 3, 3, 3))
         self._begin(rng)
 
@@ -126,7 +150,7 @@ class World:
             self.join()
         else:
             # The table was written before it became a global one, by a region without a number.
-            first = Region(0, PLAIN)
+            first = Region(0, PLAIN, self.resolve)
             for sk in ITEMS:
                 first.run(put(sk, "before"))
             first.run(delete(rng.choice(ITEMS)))
@@ -144,12 +168,10 @@ class World:
         if len(self.regions) == self.size:
             return
         inviter = self.rng.choice(self.regions).clock.last if self.regions else 0
-        now_ms = 1000 + self.rng.randrange(300)
-        new = Region(len(self.regions) + 1, now_ms=now_ms, last_hlc=inviter)
-        speeds = (0.05, 0.3, 1.0, 1.0)
+        now_ms = 1000 + self.rng.choice((0, 0, 30, 300))
+        new = Region(len(self.regions) + 1, TABLE, self.resolve, now_ms, inviter)
         for old in self.regions:
-            self.links.append(Link(old, new, self.rng.choice(speeds)))
-            self.links.append(Link(new, old, self.rng.choice(speeds)))
+            self.links += (Link(old, new), Link(new, old))
         self.regions.append(new)
 
     def others(self, region: Region) -> list[Region]:
@@ -172,13 +194,10 @@ class World:
             self.promises[region.number, name] = Promise(prepared.bound, ())
 
     def horizon(self, region: Region) -> int:
-        return min(
-            min(
-                self.received.get((region.number, other.number), 0),
-                self.acked.get((region.number, other.number), 0),
-            )
-            for other in self.others(region)
-        ) if len(self.regions) > 1 else 0
+        """What all others have closed here, and have acknowledged of what was closed here."""
+        pairs = [(region.number, other.number) for other in self.others(region)]
+        told = [min(self.received.get(pair, 0), self.acked.get(pair, 0)) for pair in pairs]
+        return min(told, default=0)
 
     def covered(self, region: Region) -> dict[int, int]:
         """Up to where ``region`` has everything, for each region."""
@@ -203,7 +222,7 @@ class World:
             link.queue.append(Message(command, 0))
             return
         tail = origin.machine.lsn
-        cut = tail if all_of_it else self.rng.randint(link.sent, tail)
+        cut = tail if all_of_it or self.rng.random() < 0.5 else self.rng.randint(link.sent, tail)
         closed = origin.closed_at[cut]
         if cut == tail:
             closed = origin.machine.close_timestamp(origin.now_ms, hlc_at(origin.now_ms) - 1)
@@ -243,7 +262,7 @@ class World:
 
     def step(self) -> None:
         rng = self.rng
-        (kind,) = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        (kind,) = rng.choices(list(WEIGHTS), self.weights)
         region = rng.choice(self.regions)
         links = [link for link in self.links if rng.random() < link.speed]
         self.steps.append(f"{kind} {region.number}")
@@ -251,11 +270,14 @@ class World:
             case "send" | "deliver" | "reconnect" | "refill":
                 if links:
                     self.step_link(kind, rng.choice(links))
+            case "exchange":
+                for link in links:
+                    self.exchange(link)
             case "join":
                 self.join()
             case "tick":
                 for each in self.regions:
-                    each.now_ms += rng.randrange(20)
+                    each.now_ms += rng.randrange(100)
             case _:
                 self.step_region(kind, region)
         for each in self.regions:
@@ -273,6 +295,14 @@ class World:
             case "refill":
                 link.refill()
 
+    def exchange(self, link: Link) -> None:
+        """The link at its best: what there is, or a chunk, arrives and is answered."""
+        if not link.queue:
+            self.send(link, all_of_it=self.rng.random() < 0.7)
+        for _ in range(len(link.queue)):
+            self.deliver(link)
+            link.receiver.turn()
+
     def write(self) -> Any:
         sk = self.rng.choice(ITEMS)
         if self.rng.random() < 0.4:
@@ -284,6 +314,8 @@ class World:
         match kind:
             case "write":
                 region.propose(self.write())
+                if rng.random() < 0.5:
+                    region.turn()
             case "transact" | "prepare":
                 actions = {write.key: write for write in (self.write(), self.write())}
                 if kind == "transact":
@@ -306,8 +338,7 @@ class World:
                 region.turn()
             case "collect":
                 start = rng.choice((b"", b"", key_of(rng.choice(ITEMS))))
-                rows_max = rng.randrange(1, 5)
-                region.propose(Collect(self.horizon(region), start, None, rows_max))
+                self.collect(region, start, rng.randrange(1, 5))
             case "flush":
                 region.flush()
             case "fail":
@@ -317,17 +348,23 @@ class World:
                 region.restart(rng)
                 self.lost_memory(region)
 
+    def collect(self, region: Region, start: bytes, rows_max: int) -> None:
+        horizon = self.horizon(region)
+        self.horizons[region.number] = max(self.horizons.get(region.number, 0), horizon)
+        region.propose(Collect(horizon, start, None, rows_max))
+
     def decide(self, region: Region) -> None:
         """End one open transaction of ``region``; it may end twice, if a crash undoes the end."""
-        for number, name in self.promises:
-            if number == region.number:
-                promise = self.promises[number, name]
-                commits = self.rng.random() < 0.7
-                region.propose(
-                    Decide(name, promise.bound if commits else None),
-                    lambda _answer, place=(number, name): self.promises.pop(place, None),
-                )
-                return
+        mine = [held for held in self.promises if held[0] == region.number]
+        if not mine:
+            return
+        commits = self.rng.random() < 0.7
+        timestamp = self.promises[mine[0]].bound if commits else None
+
+        def ended(_answer: Any) -> None:
+            self.promises.pop(mine[0], None)
+
+        region.propose(Decide(mine[0][1], timestamp), ended)
 
     # What must hold.
 
@@ -339,7 +376,7 @@ class World:
             known, had = self.newest.get((region.number, key), (NO_VERSION, None))
             if version == NO_VERSION:
                 # A tombstone that was collected; what is known of it stays.
-                collected = had is None and known.hlc <= region.state.replica.horizon
+                collected = had is None and known.hlc <= self.horizons.get(region.number, 0)
                 assert known == NO_VERSION or collected, f"{sk} was lost in {region.number}"
                 continue
             assert version >= known, f"{sk} fell back in {region.number}"
@@ -382,9 +419,7 @@ class World:
                         (version, effect.body),
                         key=lambda each: each[0],
                     )
-        return {
-            key: (version, body) for key, (version, body) in newest.items() if body is not None
-        }
+        return {key: (version, body) for key, (version, body) in newest.items() if body is not None}
 
     def check_end(self) -> None:
         expected = self.expected()
@@ -395,7 +430,7 @@ class World:
             versions = [region.tombstones().get(key, NO_VERSION) for region in self.regions]
             for region, version in zip(self.regions, versions, strict=True):
                 if version != max(versions):
-                    assert max(versions).hlc <= region.state.replica.horizon
+                    assert max(versions).hlc <= self.horizons.get(region.number, 0)
 
     def check_collection(self) -> None:
         """When all know of all that nothing is missing, no tombstone is left."""
@@ -404,13 +439,19 @@ class World:
             self.deliver(link, repeats=False)
             link.receiver.turn()
         for region in self.regions if len(self.regions) > 1 else []:
-            region.run(Collect(self.horizon(region), b"", None, 100))
+            self.collect(region, b"", 100)
+            region.turn()
             assert region.tombstones() == {}
             self.check(region)
 
     def run(self) -> World:
-        for _ in range(STEPS):
-            self.step()
+        for _ in range(STRETCHES):
+            self.weights = [weight * self.rng.choice((0, 0.3, 1, 3)) for weight in WEIGHTS.values()]
+            speeds = self.rng.choice(((1.0,), (0.02, 1.0), (0.02, 0.3, 1.0, 1.0)))
+            for link in self.links:
+                link.speed = self.rng.choice(speeds)
+            for _ in range(STEPS):
+                self.step()
         self.settle()
         self.check_end()
         return self
@@ -418,7 +459,7 @@ class World:
 
 @pytest.mark.parametrize("part", range(8))
 def test_regions_agree_and_nothing_comes_back(part: int) -> None:
-    for seed in range(part * 25, part * 25 + 25):
+    for seed in range(part * 10, part * 10 + 10):
         world = World(seed)
         try:
             world.run()
@@ -427,7 +468,6 @@ def test_regions_agree_and_nothing_comes_back(part: int) -> None:
         except AssertionError as error:
             error.add_note(f"seed {seed}: {', '.join(world.steps)}")
             raise
-        if seed % 25 == 0:
-            for region in world.regions:
-                if region.log and region.records()[0]:
-                    region.check_replay()
+        if seed % 10 == 0:
+            # The last one: the first may have been without a number in the log's beginning.
+            world.regions[-1].check_replay()
