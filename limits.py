@@ -413,13 +413,15 @@ LINK_STRANGERS_MAX = 16
 # some entries (one slice of 2 ms); what is larger than a part goes in several. So many are on their
 # way for each partition; a position without changes is told after so many entries. A stream that
 # the other side does not take yet, and a peer that does not answer, are tried again after so long.
-# Of what is here in the range of a chunk, so many rows are compared with it at a time.
+# Of what is here in the range of a chunk, so many rows are compared with it at a time; an entry
+# with changes from elsewhere, old images included, is closed at about so many bytes.
 REPLICATION_BATCH_BYTES = 256 * 1024
 REPLICATION_BATCH_ENTRIES = 256
 REPLICATION_PART_BYTES = 1024 * 1024
 REPLICATION_CHUNK_BYTES = 256 * 1024
 REPLICATION_CHUNK_ROWS = 512
 REPLICATION_FILL_ROWS = 2000
+REPLICATION_ENTRY_BYTES = 8 * 1024 * 1024
 REPLICATION_WINDOW = 4
 REPLICATION_PACE_SECONDS = 0.004
 REPLICATION_NOTE_ENTRIES = 256

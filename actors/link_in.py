@@ -126,6 +126,20 @@ class LinkIn:
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
         self._is_held = False
+        #: Whether groups have changed since they were last told on this link.
+        self._owes_gossip = False
+        self._sending = trio.Lock()
+
+    def note_groups(self) -> None:
+        """Groups have changed: they are told before anything else that is closed."""
+        self._owes_gossip = True
+
+    async def _acknowledge(self, ack: Ack) -> None:
+        async with self._sending:
+            if self._owes_gossip and ack.closed:
+                self._owes_gossip = False
+                await self._channel.send(Gossip(self._home.gossip()))
+            await self._channel.send(ack)
 
     async def run(self) -> None:
         """Receive until the link is lost, or superseded."""
@@ -168,11 +182,14 @@ class LinkIn:
                 del self._streams[number]
         self._streams[opening.stream] = stream = _Stream(sink)
         received = sink.received
-        lsn, cursor = (0, None) if received is None else (received.lsn, received.cursor)
-        if received is not None and cursor is None:
+        if received is None:
+            opened = Opened(opening.stream, 0, None)
+        else:
+            opened = Opened(opening.stream, received.lsn, received.cursor, received.round)
+        if received is not None and received.cursor is None:
             self._home.note_filled(sink.group_id, self._number, sink.partition)
         tasks.start(str(opening.stream), self._apply, opening.stream, stream)
-        await self._channel.send(Opened(opening.stream, lsn, cursor))
+        await self._channel.send(opened)
 
     def _put(self, message: Batch | Chunk) -> None:
         stream = self._streams.get(message.stream)
@@ -228,15 +245,21 @@ class LinkIn:
             if closed:
                 sink.marks.note_received(self._number, closed)
                 self._home.note_closed(sink, self._number)
-            await self._channel.send(Ack(number, lsn, cursor, closed, applied))
+            await self._acknowledge(Ack(number, lsn, cursor, closed, applied))
 
     async def _take_batch(self, sink: Sink, batch: Batch) -> Replicated:
         arrivals = tuple(unpack_arrivals(batch.arrivals)) if batch.arrivals else ()
         await self._until_admissible(max((arrival.hlc for arrival in arrivals), default=0))
-        command = Replicate(
-            sink.source, batch.lsn, arrivals, notes=not arrivals, is_part=batch.is_part
-        )
-        return await self._write(sink, command)
+        applied = 0
+        while True:
+            command = Replicate(
+                sink.source, batch.lsn, arrivals, notes=not arrivals, is_part=batch.is_part
+            )
+            result = await self._write(sink, command)
+            applied += result.applied
+            if not result.left:
+                return Replicated(applied)
+            arrivals = arrivals[-result.left :]
 
     async def _take_chunk(self, sink: Sink, chunk: Chunk) -> Replicated:
         arrivals = tuple(unpack_arrivals(chunk.arrivals))
@@ -246,7 +269,14 @@ class LinkIn:
         applied = 0
         while low is not None:
             command = Fill(
-                sink.source, chunk.lsn, chunk.cursor, low, chunk.high, chunk.covered, arrivals
+                sink.source,
+                chunk.lsn,
+                chunk.cursor,
+                low,
+                chunk.high,
+                chunk.covered,
+                arrivals,
+                chunk.round,
             )
             result = await self._write(sink, command)
             applied += result.applied

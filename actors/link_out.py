@@ -171,10 +171,10 @@ class LinkOut:
         """Have one replicator for each partition that the peer shall have."""
         async with trio.open_nursery() as nursery:
             tasks = Tasks(nursery)
-            running: dict[tuple[str, int], tuple[str, int]] = {}
+            running: dict[tuple[str, int], tuple[str, int, int]] = {}
             while True:
                 wanted = {
-                    place: (source.actor.log_id, incarnation)
+                    place: (source.actor.log_id, incarnation, source.round)
                     for place, (source, incarnation) in self._home.sources_for(self.peer).items()
                 }
                 for place, what in list(running.items()):
@@ -185,7 +185,7 @@ class LinkOut:
                 # Others may have changed while tasks were stopped.
                 for place, (source, incarnation) in self._home.sources_for(self.peer).items():
                     if place not in running:
-                        running[place] = (source.actor.log_id, incarnation)
+                        running[place] = (source.actor.log_id, incarnation, source.round)
                         tasks.start(_task_name(place), self._replicate, source, incarnation)
                 if self._owes_gossip:
                     # Nothing else may be under way that would take it along.

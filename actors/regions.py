@@ -19,7 +19,6 @@ import trio
 from ..errors import (
     InvalidRequest,
     MillstreamError,
-    ResourceInUse,
 )
 from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
@@ -30,10 +29,8 @@ from ..host.links import AnsweredStream, Links
 from ..limits import DRILL_SKEW_MS_MAX
 from ..model.groups import (
     Group,
-    Member,
     Overrides,
     Stage,
-    Stamp,
 )
 from ..model.keys import hash_prefix
 from ..model.schema import HASH_SPACE_END, Table
@@ -42,10 +39,10 @@ from .channel import Channel, answer_channel, dial_channel
 from .clock_reserve import ClockReserve
 from .collector import Collector
 from .group_keeper import GroupKeeper
-from .group_values import founded, shared_of
 from .groups import Groups
 from .link_in import LinkIn, Sink
 from .link_out import LinkOut, first_reason
+from .membership import Membership
 from .partition import PartitionActor
 from .replicator import Progress, Source, behind, replica_of
 from .stretches import Stretches
@@ -133,6 +130,7 @@ class Regions:
         #: Links that were answered, by the origin's number.
         self._incoming: dict[int, LinkIn] = {}
         self._keeper = GroupKeeper(self, node)
+        self.membership = Membership(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
         #: Log -> up to when it was last told to be closed.
@@ -254,18 +252,21 @@ class Regions:
         for region, member in ({} if before is None else before.members).items():
             later = now.members[region]
             if later.incarnation != member.incarnation or later.stage is Stage.GONE:
-                for group_id, number in list(self._filled):
-                    if group_id == now.group_id and region in (self.own, self._name_of(number)):
-                        del self._filled[group_id, number]
-                for (group_id, _), marks in self._marks.items():
-                    if group_id == now.group_id:
-                        marks.forget(member.number)
+                # A table of this region's that is made anew knows nothing of anybody.
+                is_own = region == self.own
+                for other in now.members.values() if is_own else (member,):
+                    self._forget(now.group_id, other.number)
         for link in self.links.values():
             link.note_groups()
+        for incoming in self._incoming.values():
+            incoming.note_groups()
         self._changed.unpark_all()
 
-    def _name_of(self, number: int) -> str | None:
-        return next((peer.region for peer in self._peers.others if peer.number == number), None)
+    def _forget(self, group_id: str, number: int) -> None:
+        self._filled.pop((group_id, number), None)
+        for (marked, _), marks in self._marks.items():
+            if marked == group_id:
+                marks.forget(number)
 
     def note_changed(self) -> None:
         """Tables have changed."""
@@ -275,115 +276,27 @@ class Regions:
         """Return when groups or tables may have changed."""
         await self._changed.park()
 
-    # What users ask for. Tables are looked up by the caller.
+    # What users ask for: see ``Membership``.
 
     async def add_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
-        """Invite a region: it makes the table and is filled, while this one serves on.
-
-        Raises InvalidRequest or ResourceInUse; nothing has changed then.
-        """
-        peer = self.peer(region)
-        if peer is None:
-            raise InvalidRequest(f"Region {region} is not in this node's file of regions")
-        group = self.group_of(table)
-        if group is None:
-            group = await self._found(table)
-        member = group.member(region)
-        if member is not None and member.is_member:
-            raise InvalidRequest(
-                f"Failed to create a the new replica of table with name: '{table.name}' because "
-                f"one or more replicas already existed as tables."
-            )
-        incarnation = 1 if member is None else member.incarnation + 1
-        invited = Member(
-            region,
-            peer.number,
-            Stage.CREATING,
-            incarnation,
-            self.number,
-            msgspec.structs.replace(overrides, stamp=self.stamp()),
-        )
-        await self.store.change(group.with_member(invited))
-        return self._table(table)
-
-    async def _found(self, table: Table) -> Group:
-        """Make a table a global one, with this region alone."""
-        ref = self._ref(table)
-        # The group comes last: who sees it may rely on the table. A crash in between leaves a table
-        # that names a group which nobody knows; it is founded the next time.
-        group_id = ref.table.group_id
-        if group_id is None:
-            group_id = self._node.new_id()
-            await self._node.schema_changes.join_group(ref, group_id)
-        return await self.store.change(
-            founded(group_id, ref.table, self.own, self.number, self.stamp())
-        )
+        """Invite a region: it makes the table and is filled, while this one serves on."""
+        return await self.membership.add(table, region, overrides)
 
     async def update_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
         """Change what a replica has for itself."""
-        group = self.group_of(table)
-        member = None if group is None else group.member(region)
-        if group is None or member is None or not member.is_member:
-            raise InvalidRequest(f"Table {table.name} has no replica in {region}")
-        overrides = msgspec.structs.replace(overrides, stamp=self.stamp())
-        await self.store.change(
-            group.with_member(msgspec.structs.replace(member, overrides=overrides))
-        )
-        return self._table(table)
+        return await self.membership.update(table, region, overrides)
 
     async def remove_replica(self, table: Table, region: str, *, keep: bool) -> Table:
         """Have a region leave: its table goes with it, or stays (``keep``) as one of its own."""
-        group = self.group_of(table)
-        member = None if group is None else group.member(region)
-        if group is None or member is None or member.stage is Stage.GONE:
-            raise InvalidRequest(f"Table {table.name} has no replica in {region}")
-        if member.stage is Stage.FAILED:
-            await self.store.change(
-                group.with_member(msgspec.structs.replace(member, stage=Stage.GONE))
-            )
-            return self._table(table)
-        stage = Stage.DISASSOCIATING if keep else Stage.DELETING
-        if member.stage >= stage:
-            raise ResourceInUse(f"The replica of {table.name} in {region} is leaving already")
-        await self.store.change(
-            group.with_member(msgspec.structs.replace(member, stage=stage))
-        )
-        return self._table(table)
+        return await self.membership.remove(table, region, keep=keep)
 
     async def forget_replica(self, table: Table, region: str) -> Table:
-        """Give a region up that is lost for good: nobody waits for it any more.
-
-        What it had written and nobody received is lost with it.
-        """
-        group = self.group_of(table)
-        member = None if group is None else group.member(region)
-        if group is None or member is None or not member.is_member or region == self.own:
-            raise InvalidRequest(f"Table {table.name} has no replica in {region} to be given up")
-        gone = msgspec.structs.replace(member, stage=Stage.GONE, reason=f"given up by {self.own}")
-        await self.store.change(group.with_member(gone))
-        return self._table(table)
+        """Give a region up that is lost for good: nobody waits for it any more."""
+        return await self.membership.forget(table, region)
 
     async def share(self, table: Table) -> None:
         """Settings of a global table were changed here: they are to be the same everywhere."""
-        group = self.group_of(table)
-        if group is None:
-            return
-        shared = shared_of(table, group.shared, self.stamp())
-        if msgspec.structs.replace(shared, stamp=group.shared.stamp) != group.shared:
-            await self.store.change(msgspec.structs.replace(group, shared=shared))
-
-    def stamp(self) -> Stamp:
-        """A stamp above every other of this region."""
-        return Stamp(self._node.tick(), self.number)
-
-    def _ref(self, table: Table) -> TableRef:
-        ref = self._node.tables.find(table.namespace, table.name)
-        if ref is None:
-            raise InvalidRequest(f"Table {table.name} is gone")
-        return ref
-
-    def _table(self, table: Table) -> Table:
-        return self._ref(table).table
+        await self.membership.share(table)
 
     # For links: what goes out, what comes in.
 
@@ -407,9 +320,16 @@ class Regions:
             own, member = group.member(self.own), group.member(peer.region)
             if own is None or member is None or not own.is_member or not member.is_member:
                 continue
-            if own.stage < Stage.ACTIVE and own.stage != Stage.CREATING:
+            if own.stage < Stage.ACTIVE:
+                # It has written nothing yet, and what it wrote when it was a member before is not
+                # here yet: a filling from here would say that it is gone.
                 continue
             for index, source in enumerate(self._sources(group, ref)):
+                source = msgspec.structs.replace(
+                    source,
+                    round=group.rounds,
+                    was_known=own.after.get(member.region) == member.incarnation,
+                )
                 wanted[group.group_id, index] = (source, member.incarnation)
         return wanted
 

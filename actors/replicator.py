@@ -55,6 +55,10 @@ class Source(msgspec.Struct, frozen=True):
     marks: Watermarks
     #: Everything that this region will ever write there at or below it is committed.
     close: Callable[[], int]
+    #: The group's count of lost members.
+    round: int = 0
+    #: The receiver was a member before this region was.
+    was_known: bool = False
 
 
 class Progress:
@@ -175,7 +179,9 @@ class Replicator:
         lsn, cursor = self._answer.lsn, self._answer.cursor
         while True:
             first = self._stretches.first(self.source.actor)
-            if self._reaches(lsn, cursor, first):
+            if self._answer.round < self.source.round:
+                lsn = await self._fill(0, None, first)
+            elif self._reaches(lsn, cursor, first):
                 self.progress.acked_lsn = max(self.progress.acked_lsn, lsn)
             else:
                 lsn = await self._fill(lsn, cursor, first)
@@ -193,8 +199,10 @@ class Replicator:
         """Whether the log from ``first`` on is all that somebody lacks who has it up to ``lsn``."""
         if cursor is not None or first > lsn + 1:
             return False
-        # A table that was made as a replica had nothing before its log.
-        return lsn > 0 or self.source.table().global_since == 1
+        # A table that was made as a replica had nothing of its own before its log; and who was
+        # there before misses nothing else of it. For others tombstones may have gone already.
+        is_all = self.source.was_known and self.source.table().global_since == 1
+        return lsn > 0 or is_all
 
     async def _room(self) -> None:
         while len(self._flight) >= REPLICATION_WINDOW:
@@ -279,7 +287,8 @@ class Replicator:
         covered[self._stretches.number] = source.close()
         high = source.high if cursor is None else cursor
         packed = pack_arrivals(arrivals)
-        return Chunk(self.stream, lsn, low, high, cursor, covered, packed), len(arrivals)
+        chunk = Chunk(self.stream, lsn, low, high, cursor, covered, packed, source.round)
+        return chunk, len(arrivals)
 
     def _rows(self, low: bytes) -> Iterator[tuple[bytes, Row, bool]]:
         """Rows and tombstones from ``low`` on, in the order of their keys."""

@@ -46,11 +46,15 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Received up to ``lsn`` (0: nothing). ``cursor`` is the key to go on filling from, if any."""
+    """Received up to ``lsn`` (0: nothing). ``cursor`` is the key to go on filling from, if any.
+
+    ``round`` is the group's when the receiver was last filled from there.
+    """
 
     stream: int
     lsn: int
     cursor: bytes | None
+    round: int = 0
 
 
 class NotOpen(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -90,6 +94,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=6):
     cursor: bytes | None
     covered: dict[int, int]
     arrivals: bytes
+    round: int = 0
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=7):

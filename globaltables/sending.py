@@ -14,9 +14,10 @@ from ..storage.records import Effect, decode_records
 def arrivals_of(entry: bytes, number: int) -> list[Arrival]:
     """The changes in a log entry that are of the region ``number``, in their order.
 
-    Effects from before the table was a global one (``base_hlc`` -1) are not among them: another
-    region is filled with the rows that they left. Nor is what a filling removed: it is a deletion
-    at the version of the row itself (its own base), and none where the row still is would heed it.
+    What a filling removed is not among them: it is a deletion at the version of the row itself (its
+    own base), and none where the row still is would heed it. An effect that does not say what it
+    replaced (``base_hlc`` -1) is from before the table was a global one, or was decided while it
+    became that; only then is it read here, and the filling may not have seen it.
 
     Raises:
         Corrupt: the entry is damaged.
@@ -25,7 +26,7 @@ def arrivals_of(entry: bytes, number: int) -> list[Arrival]:
     _, payload = decode_entry(entry)
     arrivals = []
     for record in decode_records(payload):
-        if type(record) is not Effect or record.base_hlc < 0:
+        if type(record) is not Effect:
             continue
         if record.region not in (0, number):
             continue

@@ -50,7 +50,11 @@ class Overrides(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One region of a group. ``invited_by`` is the number of the region that fills it."""
+    """One region of a group. ``invited_by`` is the number of the region that fills it.
+
+    ``after`` are the regions, with their incarnations, that were members before it: they miss
+    nothing of what it wrote but what its log has.
+    """
 
     region: str
     number: int
@@ -59,6 +63,7 @@ class Member(msgspec.Struct, frozen=True):
     invited_by: int
     overrides: Overrides = Overrides()
     reason: str = ""
+    after: dict[str, int] = {}
 
     @property
     def is_member(self) -> bool:
@@ -89,7 +94,9 @@ class Group(msgspec.Struct, frozen=True):
     """A global table: what all regions know of it.
 
     ``group_id`` is the table id of the founding table; ``key`` and the local indexes never change.
-    ``partitions`` is how many each region cuts it into, at the same places.
+    ``partitions`` is how many each region cuts it into, at the same places. ``rounds`` counts
+    members that were lost: after each everybody fills everybody else, since what a lost region
+    wrote may have reached only some of them.
     """
 
     group_id: str
@@ -101,6 +108,7 @@ class Group(msgspec.Struct, frozen=True):
     partitions: int
     members: dict[str, Member]
     shared: Shared
+    rounds: int = 0
     format: int = GROUP_FORMAT
 
     def member(self, region: str) -> Member | None:
@@ -128,7 +136,12 @@ def merged(one: Group, other: Group) -> Group:
         known = members.get(region)
         members[region] = member if known is None else _merged_member(known, member)
     shared = max(one.shared, other.shared, key=lambda shared: shared.stamp)
-    return msgspec.structs.replace(one, members=dict(sorted(members.items())), shared=shared)
+    return msgspec.structs.replace(
+        one,
+        members=dict(sorted(members.items())),
+        shared=shared,
+        rounds=max(one.rounds, other.rounds),
+    )
 
 
 def _merged_member(one: Member, other: Member) -> Member:

@@ -6,13 +6,12 @@ Functions of a ``TableState``, which keeps what they propose as pending like eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..limits import REPLICATION_FILL_ROWS
+from ..limits import REPLICATION_ENTRY_BYTES, REPLICATION_FILL_ROWS
 from ..model.values import decode_item, encode_item, item_size_bytes
 from ..model.versions import Version
 from .arrivals import Arrival
@@ -47,24 +46,29 @@ def _replicate(state: TableState, command: Replicate, hlc: int) -> Evaluation:
     if any(state.holds(arrival.key) for arrival in command.arrivals):
         return Evaluation(Contended())
     effects, result = _arrive(state, command.arrivals, hlc)
+    if result.left:
+        return Evaluation(result, tuple(effects), True)
     if not effects and not command.notes:
         # Everything was known, and durable: what is pending here may be it.
         return Evaluation(result, waits=bool(state.pending))
     if command.is_part:
         return Evaluation(result, tuple(effects), True)
-    received = Received(source, command.lsn)
+    received = Received(source, command.lsn, None, 0 if known is None else known.round)
     replica.receive(received)
     return Evaluation(result, (*effects, received), True)
 
 
 def _arrive(
-    state: TableState, arrivals: Iterable[Arrival], hlc: int
+    state: TableState, arrivals: Sequence[Arrival], hlc: int
 ) -> tuple[list[Effect], Replicated]:
     """The effects of what is news among ``arrivals``, and of what the policy says to it."""
     replica = state.replica
     effects: list[Effect] = []
-    applied = conflicts = resolved = 0
-    for arrival in arrivals:
+    applied = conflicts = resolved = size_bytes = 0
+    for number, arrival in enumerate(arrivals):
+        if size_bytes >= REPLICATION_ENTRY_BYTES:
+            left = len(arrivals) - number
+            return effects, Replicated(applied, conflicts, resolved, left)
         key = arrival.key
         view = state.sight(key)
         known = replica.version_of(key, view.old)
@@ -81,6 +85,7 @@ def _arrive(
             )
         version = Version(arrival.hlc, arrival.region)
         loser = view.old
+        size_bytes += _bytes(view.old) + _bytes(view.new)
         effects.append(
             state.effect_at(
                 key, view, version, arrival.transaction, arrival.hops, known, beats
@@ -94,6 +99,10 @@ def _arrive(
                 effects.append(effect)
                 resolved += 1
     return effects, Replicated(applied, conflicts, resolved)
+
+
+def _bytes(row: Row | None) -> int:
+    return 64 if row is None else len(row.body)
 
 
 def _resolved(
@@ -113,20 +122,24 @@ def _resolved(
 
 def _fill(state: TableState, command: Fill, hlc: int) -> Evaluation:
     replica, table = state.replica, state.table
-    rows = list(
-        islice(
-            state.btree.range(table.tree, command.low, command.high), REPLICATION_FILL_ROWS + 1
-        )
-    )
-    arrivals, cursor = command.arrivals, None
-    if len(rows) > REPLICATION_FILL_ROWS:
-        cursor = rows.pop()[0]
-        arrivals = tuple(arrival for arrival in arrivals if arrival.key < cursor)
+    rows: list[tuple[bytes, bytes]] = []
+    arrivals, cursor, size_bytes = command.arrivals, None, 0
+    for key, data in state.btree.range(table.tree, command.low, command.high):
+        if len(rows) >= REPLICATION_FILL_ROWS or size_bytes >= REPLICATION_ENTRY_BYTES:
+            cursor = key
+            arrivals = tuple(arrival for arrival in arrivals if arrival.key < key)
+            break
+        rows.append((key, data))
+        size_bytes += len(data)
     there = {arrival.key for arrival in arrivals}
     here = [(key, decode_row(key, data)) for key, data in rows if key not in there]
     if any(state.holds(key) for key in (*there, *(key for key, _ in here))):
         return Evaluation(Contended())
     effects, result = _arrive(state, arrivals, hlc)
+    if result.left:
+        # Arrivals are in the order of their keys.
+        cursor = arrivals[-result.left].key
+        here = [(key, row) for key, row in here if key < cursor]
     for key, row in here:
         region = replica.region_of(row.region)
         if key in state.pending or row.hlc > command.covered.get(region, 0):
@@ -137,9 +150,12 @@ def _fill(state: TableState, command: Fill, hlc: int) -> Evaluation:
             state.effect_at(key, state.sight(key), version, row.transaction, 0, version)
         )
     if cursor is not None:
-        result = msgspec.structs.replace(result, cursor=cursor)
+        result = msgspec.structs.replace(result, left=0, cursor=cursor)
     received = Received(
-        command.source, command.lsn, command.cursor if cursor is None else cursor
+        command.source,
+        command.lsn,
+        command.cursor if cursor is None else cursor,
+        command.round,
     )
     replica.receive(received)
     return Evaluation(result, (*effects, received), True)

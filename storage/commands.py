@@ -158,6 +158,7 @@ class Fill(msgspec.Struct, frozen=True, tag=True):
     high: bytes | None
     covered: dict[int, int]
     arrivals: tuple[Arrival, ...]
+    round: int = 0
 
 
 class Collect(msgspec.Struct, frozen=True, tag=True):
@@ -176,11 +177,15 @@ class Collect(msgspec.Struct, frozen=True, tag=True):
 class Replicated(msgspec.Struct, frozen=True):
     """What became of arrivals: how many took effect, and how many of them beat a write made here
     that their writer had not seen; ``resolved`` of those ended otherwise, by the policy.
+
+    An entry holds only so much: ``left`` arrivals are still to be asked for again; of a filling
+    whatever is from ``cursor`` on.
     """
 
     applied: int
     conflicts: int = 0
     resolved: int = 0
+    left: int = 0
     cursor: bytes | None = None
 
 

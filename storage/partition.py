@@ -36,6 +36,7 @@ from .log.interface import Append
 from .records import (
     Barrier,
     Claim,
+    Effect,
     IndexProgress,
     Prepared,
     Record,
@@ -383,5 +384,12 @@ class Partition:
 
 
 def _weight(record: Record) -> int:
+    if type(record) is Effect:
+        return (
+            64
+            + len(record.key)
+            + (0 if record.body is None else len(record.body))
+            + (0 if record.old is None else len(record.old))
+        )
     body = getattr(record, "body", None)
     return 64 + (0 if body is None else len(body)) + len(getattr(record, "key", b""))

@@ -168,12 +168,14 @@ class TokenUsed(msgspec.Struct, frozen=True, array_like=True, tag=11):
 class Received(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Everything in another region's log ``source`` up to ``lsn`` is in this partition.
 
-    While the partition is being filled from there, ``cursor`` is the key to go on from.
+    While the partition is being filled from there, ``cursor`` is the key to go on from. ``round``
+    is the group's when the last filling began.
     """
 
     source: str
     lsn: int
     cursor: bytes | None = None
+    round: int = 0
 
 
 class TombstonesDropped(msgspec.Struct, frozen=True, array_like=True, tag=13):

@@ -124,3 +124,16 @@ async def test_a_region_that_is_lost_can_be_given_up() -> None:
         await until(lambda: stage(world, TWO, THREE) is Stage.GONE)
         await world.regions(ONE).remove_replica(world.table(ONE).table, TWO, keep=False)
         await until(lambda: stage(world, ONE, TWO) is Stage.GONE)
+
+
+async def test_what_only_one_region_has_of_a_lost_one_reaches_the_others() -> None:
+    async with open_world(*NAMES) as world:
+        await world.make_global()
+        world.network.cut(ONE, THREE)
+        await world.put(THREE, pk="a", v="of three")
+        await until(lambda: world.get(TWO, "a") is not None)
+        world.network.cut(TWO, THREE)
+        assert world.get(ONE, "a") is None
+        await world.regions(ONE).forget_replica(world.table(ONE).table, THREE)
+        await until(lambda: world.get(ONE, "a") is not None)
+        assert world.dump(ONE) == world.dump(TWO)
