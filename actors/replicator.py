@@ -139,7 +139,7 @@ class Replicator:
         machine = self.source.actor.machine
         if not self._is_following or self._sent_lsn != machine.lsn:
             return 0
-        return machine.close_timestamp(self._now_ms())
+        return machine.closed_timestamp
 
     # Its own task.
 
@@ -258,7 +258,7 @@ class Replicator:
             )
             size_bytes += len(row.body) + len(key) + 32
         covered = dict(source.marks.received)
-        covered[self._stretches.number] = machine.close_timestamp(self._now_ms())
+        covered[self._stretches.number] = machine.closed_timestamp
         high = source.high if cursor is None else cursor
         packed = pack_arrivals(arrivals)
         return Chunk(self.stream, lsn, low, high, cursor, covered, packed), len(arrivals)

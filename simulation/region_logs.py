@@ -117,6 +117,9 @@ class RegionLog:
             assert effect.old == old, f"{where}: another old image"
         after = State(version, effect.body)
         self.items[key] = after
+        if effect.body is None and effect.base_hlc < 0:
+            # No global table yet: nothing is left of a deletion.
+            del self.items[key]
         done = Done(lsn, key, before, after, effect.transaction, is_owed, is_removal)
         self.done.append(done)
         if version.region == self.number and not is_removal:

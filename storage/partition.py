@@ -209,17 +209,12 @@ class Partition:
         """At or below this, this region will write nothing here any more: a consistent cut.
 
         Everything applied lies at or below the last entry's timestamp, everything proposed later
-        above it, except what prepared transactions (and writes that pass them) may still do.
+        above it, except what prepared transactions (and writes that pass them) may still do. It is
+        in the log, so that a start after a crash knows of it, whatever its wall clock says.
         """
         applied = 0 if self._link is None else self._link.timestamp
         below = self.state.closed_below
         return applied if below is None else min(applied, below)
-
-    def close_timestamp(self, now_ms: int) -> int:
-        """``closed_timestamp``, brought up to this moment if nothing is under way here."""
-        if self._flight is None and not self._building.records and self.state.closed_below is None:
-            return self._clock.next(now_ms)
-        return self.closed_timestamp
 
     @property
     def queued_bytes(self) -> int:
@@ -287,6 +282,8 @@ class Partition:
         if isinstance(command, Replicate | Fill):
             # The entry, and whatever is written here afterwards, is later than what it brings.
             newest = max((arrival.hlc for arrival in command.arrivals), default=0)
+            if isinstance(command, Fill):
+                newest = max(newest, *command.covered.values())
             self._clock.observe(newest)
         evaluation = self.state.evaluate(command, self._clock.next(now_ms))
         if isinstance(evaluation.result, Promise):
