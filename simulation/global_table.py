@@ -15,7 +15,7 @@ import trio
 from ..actors.node import Node
 from ..actors.regions import Regions, RegionSettings
 from ..actors.tables import TableRef
-from ..errors import OutcomeUnknown, RequestError, ResourceNotFound, StorageError, Unavailable
+from ..errors import OutcomeUnknown, RequestError, StorageError, Unavailable
 from ..globaltables.faults import LinkFaults
 from ..globaltables.peers import Peer, Peers
 from ..host.memory_links import MemoryNetwork
@@ -25,7 +25,7 @@ from ..model.versions import milliseconds_of
 from .machine import START_MS
 from .options import Options
 from .simulated_node import Gone, SimulatedNode
-from .tables import MAIN, new_table
+from .tables import MAIN, is_served, new_table
 from .weather import Weather
 
 NAMES = ("us-east-1", "eu-west-1", "ap-south-1")
@@ -34,15 +34,6 @@ _SETBACKS = (RequestError, Unavailable, OutcomeUnknown, StorageError, Gone)
 _Ask = Callable[[Regions, TableRef, Member | None], Awaitable[bool]]
 _LOOK_SECONDS = 0.05
 _MARKS_SECONDS = 0.1
-
-
-def is_served(ref: TableRef) -> bool:
-    """Whether clients reach the table."""
-    try:
-        ref.partition_of(b"\0" * 8)
-    except ResourceNotFound:
-        return False
-    return True
 
 
 class Place(msgspec.Struct, frozen=True):

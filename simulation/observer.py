@@ -19,6 +19,7 @@ from ..model.schema import GlobalIndex, Partition, Status
 from ..model.values import decode_item
 from ..storage.indexes import primary_key
 from .simulated_node import SimulatedNode
+from .tables import is_served
 
 _PARTITIONS_INTERVAL_SECONDS = 0.05
 _INDEXES_INTERVAL_SECONDS = 0.002
@@ -53,8 +54,8 @@ class Observer:
                 assert ref is not None
                 for index in ref.table.global_indexes:
                     self._look(ref, index)
-                is_served = ref.table.status is Status.ACTIVE and not ref.table.is_shut
-                if looks_at_partitions and is_served:
+                is_active = ref.table.status is Status.ACTIVE
+                if looks_at_partitions and is_active and is_served(ref):
                     for partition in ref.table.partitions:
                         self._look_at_closed(ref, partition, node.region_number)
 

@@ -17,11 +17,11 @@ from ..errors import OutcomeUnknown, RequestError, Unavailable
 from ..model.values import Item, decode_item
 from ..storage.commands import Outcome, Put, Refused, Written
 from ..storage.indexes import primary_key
-from .global_table import GlobalTable, is_served
+from .global_table import GlobalTable
 from .history import Action
 from .options import Options
 from .simulated_node import Gone, SimulatedNode
-from .tables import MAIN, Keys, command_of, draw_action
+from .tables import MAIN, Keys, command_of, draw_action, is_served
 
 #: How long, and how often, a client waits for a table that its region does not have.
 _ABSENT_SECONDS, _ABSENT_MAX = 0.3, 40
