@@ -251,13 +251,19 @@ class Regions:
         for region, member in ({} if before is None else before.members).items():
             later = now.members[region]
             if later.incarnation != member.incarnation or later.stage is Stage.GONE:
-                self._filled.pop((now.group_id, member.number), None)
-                for (group_id, _), marks in self._marks.items():
-                    if group_id == now.group_id:
-                        marks.forget(member.number)
+                # A table of this region's that is made anew knows nothing of anybody.
+                is_own = region == self.own
+                for other in now.members.values() if is_own else (member,):
+                    self._forget(now.group_id, other.number)
         for link in self.links.values():
             link.note_groups()
         self._changed.unpark_all()
+
+    def _forget(self, group_id: str, number: int) -> None:
+        self._filled.pop((group_id, number), None)
+        for (marked, _), marks in self._marks.items():
+            if marked == group_id:
+                marks.forget(number)
 
     def note_changed(self) -> None:
         """Tables have changed."""
@@ -389,7 +395,9 @@ class Regions:
             own, member = group.member(self.own), group.member(peer.region)
             if own is None or member is None or not own.is_member or not member.is_member:
                 continue
-            if own.stage < Stage.ACTIVE and own.stage != Stage.CREATING:
+            if own.stage < Stage.ACTIVE:
+                # It has written nothing yet, and what it wrote when it was a member before is not
+                # here yet: a filling from here would say that it is gone.
                 continue
             for index, source in enumerate(self._sources(group, ref)):
                 wanted[group.group_id, index] = (source, member.incarnation)
