@@ -221,8 +221,8 @@ class Replicator:
                 await trio.sleep(LOG_RETRY_SECONDS)
                 continue
             is_due = stretch.lsn - self._named_lsn >= REPLICATION_NOTE_ENTRIES
-            self._sent_lsn = stretch.lsn
             if not stretch.changes and not is_due:
+                self._sent_lsn = stretch.lsn
                 if not self._flight:
                     self.progress.acked_lsn = stretch.lsn
                 await trio.lowlevel.checkpoint()
@@ -236,6 +236,8 @@ class Replicator:
             for part in parts[:-1]:
                 await self._send_batch(Batch(self.stream, stretch.lsn, 0, part, True))
             await self._send_batch(Batch(self.stream, stretch.lsn, closed, parts[-1]))
+            # Not before: a pulse, or an acknowledgement of what went before, would count it in.
+            self._sent_lsn = stretch.lsn
             # What comes within moments shares the next batch.
             await trio.sleep(REPLICATION_PACE_SECONDS)
 

@@ -99,19 +99,19 @@ def _difference(name: str, found: dict[bytes, bytes], wanted: dict[bytes, bytes]
     )
 
 
-def check_stopped(machine: Machine, tables: list[Table]) -> int:
-    """What a clean stop left; how many log entries were replayed."""
+def check_stopped(machine: Machine, tables: list[Table], region: int = 0) -> int:
+    """What a clean stop left; how many log entries were replayed. ``region`` is its number."""
     store = machine.store
     _check_nothing_is_left_over(machine, tables)
     replayed = 0
     for table in (*SYSTEM_TABLES, *tables):
         _check_trees(store, table, None, table.partitions)
         for partition in table.partitions:
-            replayed += _check_log(machine, table, None, partition)
+            replayed += _check_log(machine, table, None, partition, region)
         for index in table.global_indexes:
             _check_trees(store, table, index, index.partitions)
             for partition in index.partitions:
-                replayed += _check_log(machine, table, index, partition)
+                replayed += _check_log(machine, table, index, partition, region)
     return replayed
 
 
@@ -136,7 +136,8 @@ def _check_nothing_is_left_over(machine: Machine, tables: list[Table]) -> None:
 def _trees(table: Table, index: GlobalIndex | None) -> list[int]:
     if index is not None:
         return [index.tree]
-    return [table.tree, *(local.tree for local in table.local_indexes)]
+    tombstones = () if table.group_id is None else (table.tombstones,)
+    return [table.tree, *(local.tree for local in table.local_indexes), *tombstones]
 
 
 def _bounds(partition: Partition) -> tuple[bytes, bytes]:
@@ -163,7 +164,7 @@ def _check_trees(
 
 
 def _check_log(
-    machine: Machine, table: Table, index: GlobalIndex | None, partition: Partition
+    machine: Machine, table: Table, index: GlobalIndex | None, partition: Partition, region: int
 ) -> int:
     """Replay the whole log into an empty tree and compare with what is stored."""
     log_id, store = partition.log_id, machine.store
@@ -175,7 +176,7 @@ def _check_log(
     btree = BTree(MemoryStore())
     state: TableState | IndexState
     if index is None:
-        state = TableState(table, btree, 0, {})
+        state = TableState(table, btree, region, {})
     else:
         state = IndexState(index, btree, {}, {})
     replica = Machinery(log_id, state, HybridClock(), 0, None)
@@ -194,6 +195,8 @@ def _check_log(
     if index is not None:
         assert position.progress == state.progress, "an index's progress"
     assert position.lsn == len(entries), "a clean stop flushes everything"
+    if isinstance(state, TableState) and table.group_id is not None:
+        assert position.replica == state.replica_position(), "what is known of other regions"
     assert not position.promises, "a position holds promises of ended transactions"
     assert not state.promises, "a log holds promises that it does not end"
     return len(entries)

@@ -49,10 +49,22 @@ class LogDoor:
         self._engine.create(log_id, first_lsn)
 
     def delete(self, log_id: str) -> None:
-        self._machine.touch(self._life, lambda: self._engine.delete(log_id))
+        def change() -> None:
+            self._bury(log_id)
+            self._engine.delete(log_id)
+
+        self._machine.touch(self._life, change)
         self._machine.maybe_fail_log_sync()
+        self._bury(log_id)
         self._engine.delete(log_id)
         self._machine.archive.pop(log_id, None)
+
+    def _bury(self, log_id: str) -> None:
+        """Keep for the checkers what a log held to its end."""
+        if log_id not in self._engine.list():
+            return
+        self._archive(log_id, self._engine.tail(log_id) + 1)
+        self._machine.removed.setdefault(log_id, {}).update(self._machine.archive[log_id])
 
     def list(self) -> Names:
         return self._pass().list()

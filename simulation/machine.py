@@ -139,6 +139,8 @@ class Machine:
         self.on_crash: Callable[[], None] = lambda: None
         #: Log id -> every entry trimmed from it, by LSN: the checkers' memory, not the node's.
         self.archive: dict[str, dict[int, bytes]] = {}
+        #: The same, whole, of every log that was removed.
+        self.removed: dict[str, dict[int, bytes]] = {}
         # What happened, for the report.
         self.crashes = 0
         self.failed_syncs = 0

@@ -16,7 +16,6 @@ from .simulated_node import SimulatedNode
 _BOMB_OPERATIONS_MAX = 60
 _BOMB_AT_START_MAX = 25
 _BOMB_AT_CLOSE_MAX = 8
-_CLOCK_JUMP_MS_MAX = 1_000_000
 
 
 class Operator:
@@ -73,7 +72,8 @@ class Operator:
 
     def _jump(self) -> None:
         self.clock_jumps += 1
-        by_ms = self._rng.randint(-_CLOCK_JUMP_MS_MAX, _CLOCK_JUMP_MS_MAX)
+        furthest_ms = self._faults.clock_jump_ms_max
+        by_ms = self._rng.randint(-furthest_ms, furthest_ms)
         self._sim.machine.clock.offset_ms += by_ms
         self._sim.machine.note("clock", by_ms)
 

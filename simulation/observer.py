@@ -4,7 +4,8 @@ A global index may lag, but a partition of it never shows an older version of an
 one, also not while it is being filled: readers would see writes undone. (Between two partitions of
 an index there is no order: an item that moves may be seen in both for a while, or in neither.)
 
-A partition's closed timestamp is a promise: no row that appears later is of a version at or below.
+A partition's closed timestamp is a promise: no row of this region that appears later is of a
+version at or below.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..model.schema import GlobalIndex, Partition, Status
 from ..model.values import decode_item
 from ..storage.indexes import primary_key
 from .simulated_node import SimulatedNode
+from .tables import is_served
 
 _PARTITIONS_INTERVAL_SECONDS = 0.05
 _INDEXES_INTERVAL_SECONDS = 0.002
@@ -52,15 +54,20 @@ class Observer:
                 assert ref is not None
                 for index in ref.table.global_indexes:
                     self._look(ref, index)
-                if looks_at_partitions and ref.table.status is Status.ACTIVE:
+                is_active = ref.table.status is Status.ACTIVE
+                if looks_at_partitions and is_active and is_served(ref):
                     for partition in ref.table.partitions:
-                        self._look_at_closed(ref, partition)
+                        self._look_at_closed(ref, partition, node.region_number)
 
-    def _look_at_closed(self, ref: TableRef, partition: Partition) -> None:
+    def _look_at_closed(self, ref: TableRef, partition: Partition, own: int) -> None:
         low, high = hash_prefix(partition.low), hash_prefix(partition.last + 1)
         actor = ref.partition_of(low)
         closed, before = self._closed.get(partition.log_id, (0, {}))
-        now = {key: row.hlc for key, row in actor.rows(ref.table.tree, low, high)}
+        now = {
+            key: row.hlc
+            for key, row in actor.rows(ref.table.tree, low, high)
+            if row.region in (0, own)
+        }
         self.looked_at += len(now)
         for key, version in now.items():
             assert version > closed or before.get(key) == version, (

@@ -15,7 +15,15 @@ from types import ModuleType
 
 import msgspec
 
-from ..actors import flusher, index_builder, transactions
+from ..actors import (
+    flusher,
+    index_builder,
+    link_out,
+    regions,
+    replicator,
+    stretches,
+    transactions,
+)
 from ..actors import partition as partition_actor
 from ..actors.node import NodeSettings
 from ..storage import partition as partition_machine
@@ -33,6 +41,20 @@ _KNOBS: dict[str, tuple[ModuleType, tuple[int, ...]]] = {
 _TRANSACTION_KNOBS: dict[str, tuple[ModuleType, tuple[float, ...]]] = {
     "TRANSACTION_RECOVERY_SECONDS": (transactions, (1.0, 0.1, 0.02)),
 }
+#: More of them, in worlds of regions. Notes with three regions: each entry makes two, and one note
+#: for fewer than three entries would have idle regions keep each other busy for ever.
+_REGION_KNOBS: dict[str, tuple[ModuleType, tuple[float, ...]]] = {
+    "COLLECT_ROWS": (regions, (1000, 2, 1)),
+    "PULSE_SECONDS": (link_out, (1.0, 0.2)),
+    "REPLICATION_BATCH_BYTES": (stretches, (256 * 1024, 2000, 1)),
+    "REPLICATION_BATCH_ENTRIES": (stretches, (256, 3, 1)),
+    "REPLICATION_PART_BYTES": (stretches, (1024 * 1024, 300, 1)),
+    "REPLICATION_CHUNK_BYTES": (replicator, (256 * 1024, 300)),
+    "REPLICATION_CHUNK_ROWS": (replicator, (512, 3, 1)),
+    "REPLICATION_WINDOW": (replicator, (4, 2, 1)),
+    "REPLICATION_PACE_SECONDS": (replicator, (0.004, 0.05, 0.5)),
+    "REPLICATION_NOTE_ENTRIES": (replicator, (256, 20, 5)),
+}
 
 
 class Faults(msgspec.Struct, frozen=True):
@@ -49,6 +71,8 @@ class Faults(msgspec.Struct, frozen=True):
     bomb_weight: float = 0.0
     stop_weight: float = 0.0
     clock_weight: float = 0.0
+    #: How far a clock jumps at most, either way.
+    clock_jump_ms_max: int = 1_000_000
     #: How often a crash also happens while the node is being opened, or closed.
     crash_in_recovery: float = 0.0
     crash_in_close: float = 0.0
@@ -86,6 +110,31 @@ class TriggerOptions(msgspec.Struct, frozen=True):
     failures: float
 
 
+class RegionOptions(msgspec.Struct, frozen=True):
+    """What a world of regions adds; ``nodes`` is how many there are.
+
+    ``invites_late``: replicas are added while clients write. ``departures`` is how often a region
+    leaves, and mostly comes back. ``wander`` and ``rewrite`` are how often a client goes to another
+    region than its own, and writes what is there already; ``pauses`` how often it takes seconds.
+    """
+
+    skew_ms_max: int
+    collect_seconds: float
+    invites_late: bool
+    departures: int
+    keeps: float
+    wander: float
+    rewrite: float
+    delete: float
+    transact: float
+    pauses: float
+    latency_seconds: float
+    #: Mean seconds between two things that happen to the network.
+    network_interval_seconds: float
+    #: What happens to it -> how often, relatively. Each is a method of ``Weather``.
+    weather: dict[str, float]
+
+
 class Options(msgspec.Struct, frozen=True):
     """One world."""
 
@@ -116,10 +165,13 @@ class Options(msgspec.Struct, frozen=True):
     #: None: a world of items.
     transactions: TransactionOptions | None = None
     triggers: TriggerOptions | None = None
+    regions: RegionOptions | None = None
 
     @property
     def kind(self) -> str:
         """Which kind of world it is."""
+        if self.regions is not None:
+            return "regions"
         if self.triggers is not None:
             return "triggers"
         return "items" if self.transactions is None else "transactions"
@@ -275,10 +327,64 @@ def draw_trigger_options(seed: int, rng: random.Random) -> Options:
     )
 
 
+def draw_region_options(seed: int, rng: random.Random) -> Options:
+    """The world of regions of ``seed``: few keys, logs that are soon too short."""
+    world = draw_options(seed, rng)
+
+    def sometimes(chance: float, low: float, high: float) -> float:
+        return rng.uniform(low, high) if rng.random() < chance else 0.0
+
+    failure = rng.choice((0.0, 0.0, 0.01, 0.05))
+    kinds = ("cut", "cut_silently", "cut_one_way", "slow", "drop", "pause", "forbid")
+    return msgspec.structs.replace(
+        world,
+        nodes=rng.choice((2, 2, 3)),
+        clients=rng.randint(1, 3),
+        operations=rng.randint(15, 40),
+        settings=msgspec.structs.replace(
+            world.settings,
+            stream_retention_seconds=rng.choice((0.05, 0.5, 3.0, 20.0)),
+            stream_shard_seconds=rng.choice((0.3, 3.0, 3600.0)),
+        ),
+        knobs={
+            **world.knobs,
+            **{name: rng.choice(values) for name, (_, values) in sorted(_REGION_KNOBS.items())},
+        },
+        faults=msgspec.structs.replace(
+            world.faults,
+            mishap_interval_seconds=max(rng.choice((0.3, 1.0, 4.0)), 8 * failure),
+            log_sync_failure=failure,
+            clock_jump_ms_max=rng.choice((1000, 20_000, 20_000, 100_000)),
+        ),
+        # Few keys, so that regions write the same.
+        hash_keys=min(world.hash_keys, 4),
+        range_keys=min(world.range_keys, 4),
+        think_seconds=rng.choice((0.005, 0.02, 0.1)),
+        index_changes=False,
+        scratch_table=False,
+        regions=RegionOptions(
+            skew_ms_max=rng.choice((0, 1000, 25_000, 25_000, 100_000)),
+            collect_seconds=rng.choice((0.1, 0.5, 3.0)),
+            invites_late=rng.random() < 0.5,
+            departures=rng.choice((0, 0, 1, 2)),
+            keeps=rng.choice((0.0, 0.3)),
+            wander=rng.choice((0.0, 0.0, 0.2)),
+            rewrite=rng.choice((0.0, 0.1, 0.3)),
+            delete=rng.choice((0.0, 0.2, 0.5)),
+            transact=rng.choice((0.0, 0.1, 0.3)),
+            pauses=rng.choice((0.0, 0.05, 0.2)),
+            latency_seconds=rng.choice((0.0, 0.01, 0.1)),
+            network_interval_seconds=rng.choice((0.2, 1.0, 4.0)),
+            weather={kind: sometimes(0.5, 0.2, 1.0) for kind in kinds},
+        ),
+    )
+
+
 @contextmanager
 def turned(knobs: Mapping[str, float]) -> Iterator[None]:
     """The engine with ``knobs`` set, until the block ends."""
-    modules = {name: module for name, (module, _) in {**_KNOBS, **_TRANSACTION_KNOBS}.items()}
+    known = {**_KNOBS, **_TRANSACTION_KNOBS, **_REGION_KNOBS}
+    modules = {name: module for name, (module, _) in known.items()}
     before = {name: getattr(modules[name], name) for name in knobs}
     for name, value in knobs.items():
         setattr(modules[name], name, value)

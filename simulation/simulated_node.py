@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from ..actors.node import Node, NodeSettings, run_node
+from ..actors.regions import RegionSettings
 from ..errors import Ambiguous, OutcomeUnknown
 from .history import History
 from .machine import Machine
@@ -40,12 +41,19 @@ class SimulatedNode:
     """See the module's text."""
 
     def __init__(
-        self, name: str, machine: Machine, settings: NodeSettings, history: History
+        self,
+        name: str,
+        machine: Machine,
+        settings: NodeSettings,
+        history: History,
+        regions: RegionSettings | None = None,
     ) -> None:
         self.name = name
         self.machine = machine
         self.history = history
         self._settings = settings
+        #: What it is told of other regions.
+        self.regions = regions
         #: The running node; None while it is down, opening or closing.
         self.node: Node | None = None
         #: Set while ``node`` is; replaced for each life.
@@ -90,7 +98,9 @@ class SimulatedNode:
         machine.note("start", self.name, machine.life)
         try:
             with self._scope:
-                async with run_node(machine.host(), self._settings, engine, store) as node:
+                async with run_node(
+                    machine.host(), self._settings, engine, store, self.regions
+                ) as node:
                     await self.on_node(node)
                     self.node = node
                     self._opened = True

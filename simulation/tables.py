@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 
+from ..actors.tables import TableRef
+from ..errors import ResourceNotFound
 from ..expressions import Condition, Update, compile_expressions
 from ..model.keys import encode_component, table_key
 from ..model.schema import KeyAttribute, KeySchema, NewIndex, NewTable, Projection, Table
@@ -29,6 +31,15 @@ def _key(*names: str) -> tuple[KeyAttribute, ...]:
 
 def _projection(kind: str) -> Projection:
     return Projection(kind, ("v",) if kind == "INCLUDE" else ())
+
+
+def is_served(ref: TableRef) -> bool:
+    """Whether clients reach the table."""
+    try:
+        ref.partition_of(b"\0" * 8)
+    except ResourceNotFound:
+        return False
+    return True
 
 
 def changing_index(kind: str) -> NewIndex:

@@ -4,9 +4,11 @@
 
     faults     clients work, tables change, machines crash, until the clients are done
     healing    nothing fails any more; everything must come to rest within LIVENESS_SECONDS
+               (regions: the network is well, clocks are level, and all members agree)
     judgement  indexes, totals, trees, logs (convergence.py); one more start finds the same;
                the clients' histories are linearizable (linearizability.py), or in a world of
-               transactions serializable (serializability.py)
+               transactions serializable (serializability.py); what regions have is what their
+               logs make of it (region_checks.py)
 
 Whatever goes wrong ends as ``SimulationFailed`` with the seed in it. The trace is a hash over
 everything that happened, with its time: two runs of one seed have the same one.
@@ -23,6 +25,7 @@ import trio
 from ..host.buggify import set_buggify
 from .convergence import check_running, check_stopped, dump, references
 from .determinism import Streams, run_seeded
+from .global_table import NAMES, GlobalTable
 from .history import History
 from .machine import Machine
 from .mishaps import Fate, Operator
@@ -31,10 +34,13 @@ from .options import (
     NO_FAULTS,
     Options,
     draw_options,
+    draw_region_options,
     draw_transaction_options,
     draw_trigger_options,
     turned,
 )
+from .region_checks import Rows, check_all, equal_rows
+from .region_workload import RegionWorkload
 from .simulated_node import SimulatedNode
 from .trigger_workload import TriggerWorkload
 from .workloads import ItemWorkload, Stream, TransactionWorkload, Workload
@@ -43,8 +49,9 @@ from .workloads import ItemWorkload, Stream, TransactionWorkload, Workload
 LIVENESS_SECONDS = 120.0
 #: Simulated seconds that clients may take for all their operations, among faults.
 WORKLOAD_SECONDS = 3600.0
-#: The kinds of world: single items and schema changes; transactions; handlers of changes.
-KINDS = ("items", "transactions", "triggers")
+#: The kinds of world: single items and schema changes; transactions; handlers of changes; a table
+#: in several regions.
+KINDS = ("items", "transactions", "triggers", "regions")
 
 
 class SimulationFailed(Exception):
@@ -90,6 +97,13 @@ class Report(msgspec.Struct, frozen=True):
     repeats: int = 0
     invocations: int = 0
     handler_failures: int = 0
+    members: int = 0
+    departures: int = 0
+    weather: int = 0
+    acknowledged: int = 0
+    beliefs: int = 0
+    arrived: int = 0
+    collected: int = 0
 
     def __str__(self) -> str:
         return f"seed {self.seed} of {self.kind}: {self.summary()}, trace {self.trace[:12]}"
@@ -105,6 +119,8 @@ class Report(msgspec.Struct, frozen=True):
                 f" {self.handler_failures} of them failed, {self.repeats} changes seen again,"
                 f" {self.crashes} crashes, {self.stops} stops, {self.faults} other faults"
             )
+        if self.kind == "regions":
+            return self._summary_of_regions()
         hard = f" ({self.histories_too_hard} too hard)" if self.histories_too_hard else ""
         return (
             f"{self.operations} operations ({self.unknown} of unknown outcome),"
@@ -126,6 +142,17 @@ class Report(msgspec.Struct, frozen=True):
             f" {self.entries_replayed} log entries replayed"
         )
 
+    def _summary_of_regions(self) -> str:
+        return (
+            f"{self.members} regions, {self.operations} operations ({self.acknowledged} writes"
+            f" acknowledged, {self.unknown} of unknown outcome), {self.arrived} effects of other"
+            f" regions, {self.collected} tombstones collected, {self.departures} departures,"
+            f" {self.weather} faults of the network, {self.crashes} crashes, {self.stops} stops,"
+            f" {self.faults} other faults, {self.beliefs} positions and watermarks checked,"
+            f" {self.changes} changes in streams, {self.rows_compared} rows compared,"
+            f" {self.entries_replayed} log entries replayed"
+        )
+
 
 class _Site:
     """One node with everything that goes with it."""
@@ -137,14 +164,20 @@ class _Site:
         self.machine = Machine(
             stream("machine"), options.log_engine, options.segment_bytes, world.note
         )
-        self.node = SimulatedNode(
-            f"n{number}", self.machine, options.settings, History(world.now)
-        )
+        table = world.table
+        name, settings, regions = f"n{number}", options.settings, None
+        if table is not None:
+            name = NAMES[number]
+            settings, regions = msgspec.structs.replace(settings, region=name), table.settings_of(name)
+        self.node = SimulatedNode(name, self.machine, settings, History(world.now), regions)
         self.operator = Operator(self.node, options.faults, stream("mishaps"))
         self.observer = Observer(self.node, options.think_seconds)
         self.fate: Fate | None = None
         self.workload: Workload
-        if options.triggers is not None:
+        if table is not None:
+            table.add(self.node, stream("skew"))
+            self.workload = RegionWorkload(self.node, table, options, stream, world.tick)
+        elif options.triggers is not None:
             self.workload = TriggerWorkload(self.node, options, stream, world.tick)
         elif options.transactions is None:
             self.workload = ItemWorkload(self.node, options, stream, world.tick)
@@ -164,6 +197,12 @@ class World:
         def stream(number: int) -> Stream:
             return lambda purpose: streams.stream(f"node {number}/{purpose}")
 
+        #: In a world of regions.
+        self.table: GlobalTable | None = None
+        if options.regions is not None:
+            self.table = GlobalTable(
+                options, lambda purpose: streams.stream(f"regions/{purpose}"), self.note
+            )
         self.sites = [_Site(number, self, stream(number)) for number in range(options.nodes)]
         self._rows_compared = 0
         self._entries_replayed = 0
@@ -193,10 +232,17 @@ class World:
                 nursery.start_soon(site.node.run)
             with trio.fail_after(WORKLOAD_SECONDS):
                 await self._work()
+            rows = None
+            if self.table is not None:
+                with trio.fail_after(LIVENESS_SECONDS):
+                    rows = await self._settle(self.table)
             with trio.fail_after(LIVENESS_SECONDS):
                 for site in self.sites:
                     await self._heal(site)
-        return self._report([site.workload.judge() for site in self.sites])
+        counts = [site.workload.judge() for site in self.sites]
+        if self.table is not None:
+            counts.append(self._judge_regions(self.table, rows))
+        return self._report(counts)
 
     def buggify(self, place: str) -> bool:
         """Who decides at the places that ``host/buggify.py`` knows."""
@@ -207,19 +253,51 @@ class World:
             for site in self.sites:
                 disturbers.start_soon(site.operator.run)
                 disturbers.start_soon(site.observer.run)
+            if self.table is not None:
+                disturbers.start_soon(self.table.watch)
+                disturbers.start_soon(self.table.weather.run)
+                await self.table.lead()
             async with trio.open_nursery() as workers:
                 for site in self.sites:
                     workers.start_soon(site.workload.work)
+                if self.table is not None:
+                    workers.start_soon(self.table.change_members)
             disturbers.cancel_scope.cancel()
 
-    async def _heal(self, site: _Site) -> None:
-        """No more faults: the node comes to rest, and a restart finds everything again."""
+    async def _settle(self, table: GlobalTable) -> Rows | None:
+        """No more faults anywhere: all regions come to have the same, which is returned."""
+        for site in self.sites:
+            self._calm(site)
+        for site in self.sites:
+            await site.node.ready()
+        table.heal()
+        # What cancelled clients asked for may still be on its way.
+        await trio.sleep(1.0)
+        await table.settle()
+        return equal_rows(table)
+
+    def _judge_regions(self, table: GlobalTable, rows: Rows | None) -> dict[str, int]:
+        told = [
+            one
+            for site in self.sites
+            if isinstance(site.workload, RegionWorkload)
+            for one in site.workload.tally.told
+        ]
+        return dict(check_all(table, rows, told))
+
+    def _calm(self, site: _Site) -> None:
+        """No more faults."""
         machine, sim = site.machine, site.node
         machine.faults, machine.bomb = NO_FAULTS, None
         sim.bomb_at_start, sim.pause_seconds = None, 0.0
         if site.fate is not None:
             site.fate.armed = False
         machine.note("healed")
+
+    async def _heal(self, site: _Site) -> None:
+        """No more faults: the node comes to rest, and a restart finds everything again."""
+        machine, sim = site.machine, site.node
+        self._calm(site)
         await self._rest(site)
         node = await sim.ready()
         self._rows_compared += check_running(node)
@@ -239,7 +317,7 @@ class World:
         sim.end()
         await sim.down.wait()
         machine.boot()
-        self._entries_replayed += check_stopped(machine, tables)
+        self._entries_replayed += check_stopped(machine, tables, node.region_number)
 
     async def _rest(self, site: _Site) -> None:
         """Return when nothing is under way, and the node answers."""
@@ -284,8 +362,10 @@ def run_world(seed: int, kind: str = "items") -> Report:
         options = draw_options(seed, streams.stream("options"))
     elif kind == "transactions":
         options = draw_transaction_options(seed, streams.stream("transaction options"))
-    else:
+    elif kind == "triggers":
         options = draw_trigger_options(seed, streams.stream("trigger options"))
+    else:
+        options = draw_region_options(seed, streams.stream("region options"))
     world = World(options, streams)
     set_buggify(world.buggify)
     try:

@@ -210,7 +210,8 @@ class Partition:
         """At or below this, this region will write nothing here any more: a consistent cut.
 
         Everything applied lies at or below the last entry's timestamp, everything proposed later
-        above it, except what prepared transactions (and writes that pass them) may still do.
+        above it, except what prepared transactions (and writes that pass them) may still do. It is
+        in the log, so that a start after a crash knows of it, whatever its wall clock says.
         """
         applied = 0 if self._link is None else self._link.timestamp
         below = self.state.closed_below
