@@ -312,7 +312,9 @@ class LinkIn:
                 await trio.sleep(REPLICATION_RETRY_SECONDS)
             else:
                 if isinstance(result, Contended):
-                    # A transaction holds one of the items, for moments.
+                    # A transaction holds one of the items, for moments; or the table has left.
+                    if not self._home.is_current(sink):
+                        raise _NotHere
                     await trio.sleep(REPLICATION_HELD_SECONDS)
                     continue
                 assert isinstance(result, Replicated)

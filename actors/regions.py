@@ -392,7 +392,8 @@ class Regions:
 
     def is_current(self, sink: Sink) -> bool:
         """Whether it still is where such changes go."""
-        return self._node.schema_changes.actors_by_log.get(sink.actor.log_id) is sink.actor
+        found = self._node.schema_changes.actors_by_log.get(sink.actor.log_id)
+        return found is sink.actor and replica_of(found).replica.tree != 0
 
     def note_filled(self, group_id: str, number: int, partition: int) -> None:
         """The partition holds everything that region ``number`` had."""

@@ -1,7 +1,8 @@
 """One global table in several simulated regions: who is a member, which logs it has had, its rest.
 
-Shared by the sites of a world of regions. Owned by the world, which runs ``lead`` before
-and ``change_members`` beside the clients, and ``settle`` when everything is healed; ``region_checks.py`` judges what is left.
+Shared by the sites of a world of regions. Owned by the world, which runs ``lead`` before and
+``change_members`` beside the clients, and ``settle`` when everything is healed;
+``region_checks.py`` judges what is left.
 """
 
 from __future__ import annotations

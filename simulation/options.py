@@ -16,16 +16,17 @@ from types import ModuleType
 import msgspec
 
 from ..actors import (
+    collector,
     flusher,
     index_builder,
     link_out,
-    regions,
     replicator,
     stretches,
     transactions,
 )
 from ..actors import partition as partition_actor
 from ..actors.node import NodeSettings
+from ..storage import arriving
 from ..storage import partition as partition_machine
 
 #: (module, name of one of its limits) -> values to draw from; the first is the real one's order.
@@ -44,8 +45,10 @@ _TRANSACTION_KNOBS: dict[str, tuple[ModuleType, tuple[float, ...]]] = {
 #: More of them, in worlds of regions. Notes with three regions: each entry makes two, and one note
 #: for fewer than three entries would have idle regions keep each other busy for ever.
 _REGION_KNOBS: dict[str, tuple[ModuleType, tuple[float, ...]]] = {
-    "COLLECT_ROWS": (regions, (1000, 2, 1)),
+    "COLLECT_ROWS": (collector, (1000, 2, 1)),
     "PULSE_SECONDS": (link_out, (1.0, 0.2)),
+    "REPLICATION_ENTRY_BYTES": (arriving, (8 * 1024 * 1024, 8 * 1024 * 1024, 300, 1)),
+    "REPLICATION_FILL_ROWS": (arriving, (2000, 2000, 3, 1)),
     "REPLICATION_BATCH_BYTES": (stretches, (256 * 1024, 2000, 1)),
     "REPLICATION_BATCH_ENTRIES": (stretches, (256, 3, 1)),
     "REPLICATION_PART_BYTES": (stretches, (1024 * 1024, 300, 1)),

@@ -168,7 +168,8 @@ class _Site:
         name, settings, regions = f"n{number}", options.settings, None
         if table is not None:
             name = NAMES[number]
-            settings, regions = msgspec.structs.replace(settings, region=name), table.settings_of(name)
+            settings = msgspec.structs.replace(settings, region=name)
+            regions = table.settings_of(name)
         self.node = SimulatedNode(name, self.machine, settings, History(world.now), regions)
         self.operator = Operator(self.node, options.faults, stream("mishaps"))
         self.observer = Observer(self.node, options.think_seconds)

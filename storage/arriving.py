@@ -28,7 +28,10 @@ def evaluate_replication(
     state: TableState, command: Replicate | Fill | Collect, hlc: int
 ) -> Evaluation:
     """Decide ``command`` on a global table's partition; ``hlc`` is for a write of its own."""
-    assert state.replica.tree, "only a global table is replicated"
+    if not state.replica.tree:
+        # It has left its group since it was asked.
+        left = isinstance(command, Collect)
+        return Evaluation(Collected(0, None) if left else Contended())
     match command:
         case Replicate():
             return _replicate(state, command, hlc)
