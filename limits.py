@@ -378,8 +378,8 @@ REGION_BYTES_MAX = 64
 # A secret of fewer bytes can be guessed from one recorded handshake.
 LINK_SECRET_BYTES_MIN = 16
 LINK_SECRET_BYTES_MAX = 1024
-# What a stranger may make us read before it has proved anything: a hello has at most 116 bytes, a
-# proof 35, a refusal the text and 3.
+# What a stranger may make us read before it has proved anything: a hello has at most 111 bytes with
+# the magic before it (half of these are left for later versions'), a proof 35, a refusal 259.
 LINK_HANDSHAKE_BYTES_MAX = 1024
 LINK_REFUSAL_BYTES_MAX = 256
 # A batch or a chunk is closed at about 256 KB, but the one item that closes it has up to 2.9 MB
@@ -413,11 +413,13 @@ LINK_STRANGERS_MAX = 16
 # some entries (one slice of 2 ms); what is larger than a part goes in several. So many are on their
 # way for each partition; a position without changes is told after so many entries. A stream that
 # the other side does not take yet, and a peer that does not answer, are tried again after so long.
+# Of what is here in the range of a chunk, so many rows are compared with it at a time.
 REPLICATION_BATCH_BYTES = 256 * 1024
 REPLICATION_BATCH_ENTRIES = 256
 REPLICATION_PART_BYTES = 1024 * 1024
 REPLICATION_CHUNK_BYTES = 256 * 1024
 REPLICATION_CHUNK_ROWS = 512
+REPLICATION_FILL_ROWS = 2000
 REPLICATION_WINDOW = 4
 REPLICATION_PACE_SECONDS = 0.004
 REPLICATION_NOTE_ENTRIES = 256
@@ -429,6 +431,9 @@ LINK_RETRY_SECONDS_MAX = 5.0
 # Signs of life, which also say how far each stream is closed; and how often tombstones that every
 # region has passed are looked for, so many rows at a time.
 PULSE_SECONDS = 1.0
+# How far ahead a region's clock is reserved (S: after a crash it may begin so much ahead of the
+# wall clock, and wins conflicts for so long; half of it is how often the reservation is written).
+CLOCK_RESERVE_SECONDS = 3.0
 COLLECT_SECONDS = 10.0
 COLLECT_ROWS = 1000
 # Streams of one link: partitions of global tables (256 a table at most).

@@ -83,12 +83,20 @@ class Home(Protocol):
         """Changes of region ``number`` are durable here."""
         ...
 
+    def is_current(self, sink: Sink) -> bool:
+        """Whether it still is where such changes go."""
+        ...
+
     def note_closed(self, sink: Sink, number: int) -> None:
         """A watermark has moved."""
         ...
 
 
 _Item = Batch | Chunk | int
+
+
+class _NotHere(Exception):
+    """The partition that a stream goes to is not served any more."""
 
 
 class _Stream:
@@ -189,6 +197,13 @@ class LinkIn:
     # One stream's task.
 
     async def _apply(self, number: int, stream: _Stream) -> None:
+        try:
+            await self._apply_all(number, stream)
+        except _NotHere:
+            del self._streams[number]
+            await self._channel.send(NotOpen(number, "the table is no longer here"))
+
+    async def _apply_all(self, number: int, stream: _Stream) -> None:
         sink, items = stream.sink, stream.items
         while True:
             while not items:
@@ -227,16 +242,17 @@ class LinkIn:
         arrivals = tuple(unpack_arrivals(chunk.arrivals))
         newest = max((arrival.hlc for arrival in arrivals), default=0)
         await self._until_admissible(max(newest, *chunk.covered.values(), 0))
-        command = Fill(
-            sink.source,
-            chunk.lsn,
-            chunk.cursor,
-            chunk.low,
-            chunk.high,
-            chunk.covered,
-            arrivals,
-        )
-        return await self._write(sink, command)
+        low: bytes | None = chunk.low
+        applied = 0
+        while low is not None:
+            command = Fill(
+                sink.source, chunk.lsn, chunk.cursor, low, chunk.high, chunk.covered, arrivals
+            )
+            result = await self._write(sink, command)
+            applied += result.applied
+            low = result.cursor
+            arrivals = tuple(arrival for arrival in arrivals if low and arrival.key >= low)
+        return Replicated(applied)
 
     async def _until_admissible(self, hlc: int) -> None:
         """Hold what is too far ahead of this node's wall clock."""
@@ -260,7 +276,9 @@ class LinkIn:
             except (Throttled, OutcomeUnknown):
                 await trio.sleep(REPLICATION_RETRY_SECONDS)
             except Unavailable:
-                # The table is going, or the node: the link's end, or another Open, will tell.
+                # The table is going, or the node is stopping, or a partition is damaged.
+                if not self._home.is_current(sink):
+                    raise _NotHere from None
                 await trio.sleep(REPLICATION_RETRY_SECONDS)
             else:
                 if isinstance(result, Contended):

@@ -51,6 +51,10 @@ class Regions(Protocol):
         """Begin to remove a replica, this region's own as well; ``keep`` leaves its table there."""
         ...
 
+    async def share(self, table: Table) -> None:
+        """Have the settings of ``table`` that all replicas share be theirs, if it has any."""
+        ...
+
     async def forget_replica(self, table: Table, region: str) -> Table:
         """Give up a region that is lost for good, with whatever nobody has received from it."""
         ...

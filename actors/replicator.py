@@ -53,6 +53,8 @@ class Source(msgspec.Struct, frozen=True):
     table: Callable[[], Table]
     actor: PartitionActor
     marks: Watermarks
+    #: Everything that this region will ever write there at or below it is committed.
+    close: Callable[[], int]
 
 
 class Progress:
@@ -112,11 +114,14 @@ class Replicator:
         self._is_following = False
         #: Woken by answers.
         self._answered = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
 
     # Answers, from the link.
 
     def on_opened(self, answer: Opened | NotOpen) -> None:
-        """Whether, and from where, the other side wants it."""
+        """Whether, and from where, the other side wants it; or that it does so no longer."""
+        if self._answer is not None and isinstance(answer, NotOpen):
+            self._scope.cancel()
         self._answer = answer
         self._answered.unpark_all()
 
@@ -139,11 +144,18 @@ class Replicator:
         machine = self.source.actor.machine
         if not self._is_following or self._sent_lsn != machine.lsn:
             return 0
-        return machine.close_timestamp(self._now_ms())
+        return self.source.close()
 
     # Its own task.
 
     async def run(self) -> None:
+        """Send, until the other side does not take it any more; then there is a pause."""
+        with self._scope:
+            await self._run()
+        self.progress.state = "waiting"
+        await trio.sleep(REPLICATION_REOPEN_SECONDS)
+
+    async def _run(self) -> None:
         """Open the stream, fill where that is needed, follow; again if the log is lost."""
         self.progress.state = "waiting"
         await self._send(
@@ -159,15 +171,15 @@ class Replicator:
             await self._answered.park()
         if isinstance(self._answer, NotOpen):
             logger.info("a stream is not opened yet: %s", self._answer.reason)
-            await trio.sleep(REPLICATION_REOPEN_SECONDS)
             return
         lsn, cursor = self._answer.lsn, self._answer.cursor
         while True:
             first = self._stretches.first(self.source.actor)
-            if lsn == 0 or cursor is not None or first > lsn + 1:
+            if self._reaches(lsn, cursor, first):
+                self.progress.acked_lsn = max(self.progress.acked_lsn, lsn)
+            else:
                 lsn = await self._fill(lsn, cursor, first)
             self._sent_lsn = self._named_lsn = lsn
-            self.progress.acked_lsn = max(self.progress.acked_lsn, lsn)
             self.progress.state = "following"
             self._is_following = True
             try:
@@ -176,6 +188,13 @@ class Replicator:
                 logger.warning("log %s no longer reaches back", self.source.actor.log_id)
             self._is_following = False
             lsn, cursor = 0, None
+
+    def _reaches(self, lsn: int, cursor: bytes | None, first: int) -> bool:
+        """Whether the log from ``first`` on is all that somebody lacks who has it up to ``lsn``."""
+        if cursor is not None or first > lsn + 1:
+            return False
+        # A table that was made as a replica had nothing before its log.
+        return lsn > 0 or self.source.table().global_since == 1
 
     async def _room(self) -> None:
         while len(self._flight) >= REPLICATION_WINDOW:
@@ -234,7 +253,7 @@ class Replicator:
             await self._room()
             chunk, changes = self._chunk(lsn, cursor)
             cursor = chunk.cursor
-            self._flight.append(_Sent(lsn, cursor, True))
+            self._flight.append(_Sent(lsn, cursor, cursor is not None))
             self.progress.changes_sent += changes
             self.progress.bytes_sent += len(chunk.arrivals)
             await self._send(chunk)
@@ -243,7 +262,6 @@ class Replicator:
     def _chunk(self, lsn: int, low: bytes) -> tuple[Chunk, int]:
         """The next rows and tombstones, as they are at this moment."""
         source = self.source
-        machine = source.actor.machine
         arrivals: list[Arrival] = []
         size_bytes = 0
         cursor: bytes | None = None
@@ -258,7 +276,7 @@ class Replicator:
             )
             size_bytes += len(row.body) + len(key) + 32
         covered = dict(source.marks.received)
-        covered[self._stretches.number] = machine.close_timestamp(self._now_ms())
+        covered[self._stretches.number] = source.close()
         high = source.high if cursor is None else cursor
         packed = pack_arrivals(arrivals)
         return Chunk(self.stream, lsn, low, high, cursor, covered, packed), len(arrivals)

@@ -234,7 +234,7 @@ class SchemaChanges:
             label = self._new_label(table.namespace, table.name, table.stream_label)
             fields["stream"] = StreamSettings(GROUP_STREAM_VIEW, label)
             fields["stream_label"] = label
-        version = table.schema_version + 1
+        version = fields["global_since"] = table.schema_version + 1
         await self._decide(ref, msgspec.structs.replace(table, **fields, schema_version=version))
         await self.wait_settled(ref)
 

@@ -62,6 +62,7 @@ def new_table(
         stream_label=label,
         group_id=new.group_id,
         tombstones=0 if new.group_id is None else next(trees),
+        global_since=0 if new.group_id is None else 1,
         is_shut=new.group_id is not None,
     )
 

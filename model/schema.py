@@ -147,8 +147,8 @@ class Table(msgspec.Struct, frozen=True):
 
     ``stream`` is the stream that is enabled; ``stream_label`` that of the last one there was.
     ``group_id`` names the group of a global table (``model.groups``), whose deleted items leave
-    tombstones in the tree ``tombstones``. One that ``is_shut`` serves nobody: it is being filled,
-    or is about to go.
+    tombstones in the tree ``tombstones``, since the schema version ``global_since``. One that
+    ``is_shut`` serves nobody: it is being filled, or is about to go.
     ``disassociation_protection`` counts while the table is a replica of a global table.
     """
 
@@ -178,6 +178,7 @@ class Table(msgspec.Struct, frozen=True):
     stream_label: str | None = None
     group_id: str | None = None
     tombstones: int = 0
+    global_since: int = 0
     is_shut: bool = False
     format: int = TABLE_FORMAT
 

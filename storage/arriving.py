@@ -7,8 +7,12 @@ Functions of a ``TableState``, which keeps what they propose as pending like eve
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from ..limits import REPLICATION_FILL_ROWS
 from ..model.values import decode_item, encode_item, item_size_bytes
 from ..model.versions import Version
 from .arrivals import Arrival
@@ -109,15 +113,20 @@ def _resolved(
 
 def _fill(state: TableState, command: Fill, hlc: int) -> Evaluation:
     replica, table = state.replica, state.table
-    there = {arrival.key for arrival in command.arrivals}
-    here = [
-        (key, decode_row(key, data))
-        for key, data in state.btree.range(table.tree, command.low, command.high)
-        if key not in there
-    ]
+    rows = list(
+        islice(
+            state.btree.range(table.tree, command.low, command.high), REPLICATION_FILL_ROWS + 1
+        )
+    )
+    arrivals, cursor = command.arrivals, None
+    if len(rows) > REPLICATION_FILL_ROWS:
+        cursor = rows.pop()[0]
+        arrivals = tuple(arrival for arrival in arrivals if arrival.key < cursor)
+    there = {arrival.key for arrival in arrivals}
+    here = [(key, decode_row(key, data)) for key, data in rows if key not in there]
     if any(state.holds(key) for key in (*there, *(key for key, _ in here))):
         return Evaluation(Contended())
-    effects, result = _arrive(state, command.arrivals, hlc)
+    effects, result = _arrive(state, arrivals, hlc)
     for key, row in here:
         region = replica.region_of(row.region)
         if key in state.pending or row.hlc > command.covered.get(region, 0):
@@ -127,7 +136,11 @@ def _fill(state: TableState, command: Fill, hlc: int) -> Evaluation:
         effects.append(
             state.effect_at(key, state.sight(key), version, row.transaction, 0, version)
         )
-    received = Received(command.source, command.lsn, command.cursor)
+    if cursor is not None:
+        result = msgspec.structs.replace(result, cursor=cursor)
+    received = Received(
+        command.source, command.lsn, command.cursor if cursor is None else cursor
+    )
     replica.receive(received)
     return Evaluation(result, (*effects, received), True)
 

@@ -147,7 +147,8 @@ class Fill(msgspec.Struct, frozen=True, tag=True):
     ``arrivals`` are all its rows and tombstones there; what is here and not among them, at a
     version that ``covered`` (region number -> hlc) says it had seen, is gone there and goes here.
     ``lsn`` is where its log is followed from afterwards; ``cursor`` the key to go on from, None
-    with the last chunk. Answered like ``Replicate``.
+    with the last chunk. Answered like ``Replicate``; if there is too much here, the answer's
+    ``cursor`` is the ``low`` with which to ask for the rest.
     """
 
     source: str
@@ -180,6 +181,7 @@ class Replicated(msgspec.Struct, frozen=True):
     applied: int
     conflicts: int = 0
     resolved: int = 0
+    cursor: bytes | None = None
 
 
 class Collected(msgspec.Struct, frozen=True):

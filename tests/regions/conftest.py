@@ -34,7 +34,7 @@ def region_settings(network: MemoryNetwork, own: str, names: tuple[str, ...]) ->
         Peers(peers[own], others, SECRET),
         network.of(own),
         LinkFaults(random.Random(1).random),
-        collect_seconds=2.0,
+        collect_seconds=0.2,
     )
 
 
