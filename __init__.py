@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         InvalidRequest,
         ItemCollectionTooLarge,
         LimitExceeded,
+        LinkError,
+        LinkLost,
+        LinkRefused,
         MalformedRequest,
         MillstreamError,
         OutcomeUnknown,
@@ -51,7 +54,7 @@ __all__ = [
     "changes_of", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
-    "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
+    "LinkError", "LinkLost", "LinkRefused", "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
     "ResourceNotFound", "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
     "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
 ]  # fmt: skip

@@ -35,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
             from .cli.triggers import triggers_command
 
             return triggers_command(found)
+        case "regions":
+            from .cli.regions import regions_command
+
+            return regions_command(found)
         case _:
             build()[0].print_help()
             return 2

@@ -94,7 +94,14 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     )
     scrub.add_argument("--walk", action="store_true", help=argparse.SUPPRESS)
     triggers = _add_triggers(children)
-    return parser, {"serve": serve, "demo": demo, "scrub": scrub, "triggers": triggers}
+    regions = _add_regions(children)
+    return parser, {
+        "serve": serve,
+        "demo": demo,
+        "scrub": scrub,
+        "triggers": triggers,
+        "regions": regions,
+    }
 
 
 def _add_triggers(children: Any) -> Parser:
@@ -135,6 +142,102 @@ def _add_triggers(children: Any) -> Parser:
             help="where the node listens (default: http://127.0.0.1:8000)",
         )
     return triggers
+
+
+REGIONS_DIRECTORY = "millstream-regions"
+# Action, what it does, what it is told in order. "?" one or none, "*" any number.
+_REGIONS_ACTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("up", "start regions on this machine, and stop them at Ctrl-C", ("REGION*",)),
+    ("status", "who is linked with whom, and how far behind tables are", ()),
+    ("replicate", "give a table replicas (everywhere), and wait for them", ("TABLE", "REGION*")),
+    ("compare", "whether a table has the same items in every region", ("TABLE",)),
+    ("forget", "give up the replica of a region that is lost for good", ("TABLE", "REGION")),
+    ("partition", "cut the links between two regions", ("A", "B")),
+    ("heal", "undo what was done to the links of two regions, or of all", ("A?", "B?")),
+    ("pause", "hold back what two regions send each other", ("A", "B")),
+    ("resume", "send what was held back", ("A", "B")),
+    ("delay", "send everything between two regions later", ("A", "B", "SECONDS")),
+    ("drop", "lose links between two regions, with each message so likely", ("A", "B", "CHANCE")),
+    ("skew", "set a region's clock wrong (0: right)", ("REGION", "SECONDS")),
+)
+_REGIONS_NAMES = {"A": "one", "B": "other", "CHANCE": "value"}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise ValueError
+    return value
+
+
+def _interval(text: str) -> float:
+    value = _finite(text)
+    if value < 0.05:
+        raise argparse.ArgumentTypeError("at least 0.05")
+    return value
+
+
+# What argparse calls the type of what is not one.
+_finite.__name__ = _interval.__name__ = "number"
+
+
+def _add_regions(children: Any) -> Parser:
+    regions: Parser = children.add_parser(
+        "regions",
+        help="run several regions on one machine, look at them, and drill",
+        description="Run several regions on one machine; look at regions, give tables replicas, "
+        "compare them, and drill: partitions, delays, wrong clocks.",
+        epilog="Requests are signed with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, if set; "
+        "nodes with credentials want those of a profile with millstream_functions = true.",
+        allow_abbrev=False,
+    )
+    actions = regions.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, what, words in _REGIONS_ACTIONS:
+        action = actions.add_parser(name, help=what, description=what, allow_abbrev=False)
+        for word in words:
+            metavar, count = word.rstrip("?*"), word[len(word.rstrip("?*")) :] or None
+            place = _REGIONS_NAMES.get(metavar, metavar.lower())
+            if count == "*":
+                place = "regions"
+            if name == "delay" and metavar == "SECONDS":
+                place = "value"
+            kind = _finite if metavar in ("SECONDS", "CHANCE") else str
+            action.add_argument(place, metavar=metavar, nargs=count, type=kind)
+        action.add_argument(
+            "--directory",
+            default=REGIONS_DIRECTORY,
+            metavar="DIR",
+            help=f"what `up` keeps everything in (default: {REGIONS_DIRECTORY})",
+        )
+        if name != "up":
+            action.add_argument(
+                "--endpoint",
+                metavar="URL,URL,...",
+                help="where the nodes listen, instead of DIR; REGION=URL where they have "
+                "credentials",
+            )
+        if name == "replicate":
+            action.add_argument(
+                "--timeout", type=_finite, default=300.0, metavar="SECONDS",
+                help="how long to wait for each replica (default: 300)",
+            )  # fmt: skip
+        if name == "status":
+            action.add_argument(
+                "--watch", action="store_true", help="look again and again, until Ctrl-C"
+            )
+            action.add_argument(
+                "--interval", type=_interval, default=1.0, metavar="SECONDS",
+                help="how often to look (default: 1)",
+            )  # fmt: skip
+        if name == "up":
+            action.add_argument(
+                "--in-memory", action="store_true", help="keep data in memory, not in DIR"
+            )
+            action.add_argument(
+                "--port", type=int, metavar="PORT",
+                help="port of the first region; the others take the next ones (default: free ones)",
+            )  # fmt: skip
+    return regions
 
 
 def _add_setting(add: Callable[..., Any], setting: Setting) -> None:

@@ -38,6 +38,10 @@ class Node:
         assert self._process is not None
         return self._process.pid
 
+    def exit_code(self) -> int | None:
+        """How the child has ended of itself; None while it runs, or is not started."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> float:
         """Start the process; the seconds until it listened. Raises ``NodeFailed``."""
         assert self._process is None
