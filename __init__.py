@@ -54,7 +54,8 @@ __all__ = [
     "changes_of", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
-    "LinkError", "LinkLost", "LinkRefused", "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
+    "LinkError", "LinkLost", "LinkRefused", "MalformedRequest", "MillstreamError", "OutcomeUnknown",
+    "RequestError", "ResourceInUse",
     "ResourceNotFound", "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
     "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from millstream.model.values import Item, decode_item
 from millstream.model.versions import NO_VERSION, Version, hlc_at
 from millstream.storage.commands import (
     Collect,
+    Collected,
     Contended,
     Decide,
     Fill,
@@ -631,3 +632,17 @@ def test_replay_ends_in_the_same_state_from_every_position() -> None:
         region.run(command)
     assert any(isinstance(record, TombstonesDropped) for record in region.records())
     region.check_replay()
+
+
+# A table that has left its group.
+
+
+def test_what_comes_to_a_table_that_has_left_its_group_is_not_taken() -> None:
+    # A stream may be open, and its change on the way, when the table leaves (seed 23 of regions).
+    region = Region(1)
+    region.run(put("a", "here"))
+    table = region.machine.state.table
+    region.machine.state.adopt(msgspec.structs.replace(table, group_id=None))
+    assert region.run(replicate(1, arrival("a", "there", LATER, 2))) == Contended()
+    assert region.run(Collect(LATER, b"", None, 10)) == Collected(0, None)
+    assert value(region) == "here"
