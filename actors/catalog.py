@@ -35,6 +35,7 @@ FAILED_ENTRY = "failed batch"
 FUNCTION_ENTRY = "function"
 GROUP_ENTRY = "group"
 REGION_ENTRY = "region"
+CONFLICTS_ENTRY = "conflicts"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

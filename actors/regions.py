@@ -28,6 +28,7 @@ from ..errors import (
 from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
 from ..globaltables.peers import Identity, Peer, Peers
+from ..globaltables.policies import ByAttribute
 from ..globaltables.watermarks import Watermarks
 from ..host.links import AnsweredStream, Links
 from ..limits import (
@@ -44,6 +45,7 @@ from ..model.keys import hash_prefix
 from ..model.schema import HASH_SPACE_END, Table
 from ..storage.commands import Collect, Collected, Replicated
 from .channel import Channel, answer_channel, dial_channel
+from .conflicts import Conflicts
 from .group_keeper import GroupKeeper
 from .group_values import founded, shared_of
 from .groups import Groups
@@ -135,6 +137,8 @@ class Regions:
         #: Links that were answered, by the origin's number.
         self._incoming: dict[int, LinkIn] = {}
         self._keeper = GroupKeeper(self, node)
+        #: What becomes of writes that lost.
+        self.conflicts = Conflicts(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
         self._scope = trio.CancelScope()
@@ -153,6 +157,7 @@ class Regions:
                     for link in self.links.values():
                         nursery.start_soon(link.run)
                     nursery.start_soon(self._keeper.run)
+                    nursery.start_soon(self.conflicts.run)
                     nursery.start_soon(self._collect)
                     task_status.started()
         finally:
@@ -255,6 +260,7 @@ class Regions:
                 for (group_id, _), marks in self._marks.items():
                     if group_id == now.group_id:
                         marks.forget(member.number)
+        self.conflicts.note_group(now)
         for link in self.links.values():
             link.note_groups()
         self._changed.unpark_all()
@@ -353,6 +359,12 @@ class Regions:
         shared = shared_of(table, group.shared, self.stamp())
         if msgspec.structs.replace(shared, stamp=group.shared.stamp) != group.shared:
             await self.store.change(msgspec.structs.replace(group, shared=shared))
+
+    async def set_policy(
+        self, table: Table, policy: str | ByAttribute | None, conflicts_table: str | None
+    ) -> Group:
+        """Set what becomes of writes that lose conflicts, in every region; see ``Conflicts``."""
+        return await self.conflicts.set_policy(table, policy, conflicts_table)
 
     def stamp(self) -> Stamp:
         """A stamp above every other of this region."""
