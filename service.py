@@ -16,7 +16,7 @@ import trio
 from .actors.catalog import FUNCTION_ENTRY, MAPPING_ENTRY
 from .actors.data_directory import open_node
 from .actors.node import Node, NodeSettings
-from .api.credentials import parse_credentials
+from .api.credentials import NAMESPACE_DEFAULT, parse_credentials
 from .api.dispatch import Dispatcher
 from .api.gate import Policy, check_bind
 from .api.lambda_door import LambdaDoor
@@ -29,6 +29,7 @@ from .host.network import open_listeners, port_of
 if TYPE_CHECKING:
     from .actors.mappings import Mappings
     from .api.lambda_routes import LambdaRoutes
+    from .globaltables.policies import Resolver
     from .lambdas.trigger import Trigger
     from .serving_handlers import Loaded
 
@@ -53,10 +54,13 @@ async def run_service(
     listeners = open_listeners(settings.host, settings.port)
     host = real_host()
     triggers: tuple[Trigger, ...] = ()
+    resolvers: dict[tuple[str, str], Resolver] = {}
     if settings.app is not None:
         from .app import load_app
+        from .triggers import resolvers_of
 
-        triggers = tuple(load_app(settings.app))
+        app = load_app(settings.app)
+        triggers, resolvers = tuple(app), resolvers_of(app, NAMESPACE_DEFAULT)
     node_settings = NodeSettings(
         region=settings.region,
         memtable_bytes=settings.memtable_bytes,
@@ -72,6 +76,7 @@ async def run_service(
             log_directories=settings.log_dirs,
             adopt_empty=settings.adopt_log_dirs,
             host=host,
+            resolvers=resolvers,
         ) as node:
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{name}:{port_of(listeners)}"

@@ -41,7 +41,15 @@ def item(**attributes: object) -> Item:
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [(9, 10), (-2, 1), (0.5, 0.75), ("a", "b"), ("Z", "a"), ("é", "\U0001f600"), (b"\x01", b"\xff")],
+    [
+        (9, 10),
+        (-2, 1),
+        (0.5, 0.75),
+        ("a", "b"),
+        ("Z", "a"),
+        ("\uffee", "\U0001f600"),
+        (b"\x01", b"\xff"),
+    ],
 )
 def test_the_higher_value_wins_whichever_side_it_is_on(low, high):
     policy = by_attribute("v")
