@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Unavailable,
         WrongFormat,
     )
+    from .globaltables.policies import by_attribute
     from .service import run_service as serve
     from .transaction import Transaction
     from .triggers import Triggers
@@ -51,7 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Database", "Index", "Settings", "Table", "Transaction", "Triggers", "Change",
-    "changes_of", "open_database", "serve",
+    "by_attribute", "changes_of", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "LinkError", "LinkLost", "LinkRefused", "MalformedRequest", "MillstreamError", "OutcomeUnknown",
@@ -67,6 +68,7 @@ _HOMES = {
     "open_database": ("database", "open_database"),
     "serve": ("service", "run_service"),
     "Index": ("database", "Index"),
+    "by_attribute": ("globaltables.policies", "by_attribute"),
     "Table": ("database", "Table"),
     "Transaction": ("transaction", "Transaction"),
     "Triggers": ("triggers", "Triggers"),

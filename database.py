@@ -43,6 +43,7 @@ from .api.credentials import NAMESPACE_DEFAULT
 from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
 from .changes import Change, Follower, Since
+from .conflict_control import ConflictControl
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
@@ -58,7 +59,7 @@ from .model.python_values import from_item, to_attribute, to_item
 from .streams.lineage import hops_of
 from .transaction import Transaction
 from .trigger_control import TriggerControl
-from .triggers import make_trigger
+from .triggers import make_trigger, resolvers_of
 
 Plain: TypeAlias = dict[str, Any]
 Result = TypeVar("Result")
@@ -88,7 +89,7 @@ class Index(msgspec.Struct, frozen=True):
     projection: str | Sequence[str] = "ALL"
 
 
-class Table:
+class Table(ConflictControl):
     """One table of a ``Database``. Holds nothing but its name; cheap to make."""
 
     __slots__ = ("_database", "name")
@@ -515,6 +516,7 @@ async def open_database(
         log_engine=log_engine,
         log_directories=tuple(log_directories),
         host=host,
+        resolvers=resolvers_of(triggers, namespace),
     ) as node:
         mappings = await start_triggers(node, triggers, namespace=namespace)
         yield Database(node.tables, mappings, namespace)

@@ -440,5 +440,17 @@ COLLECT_SECONDS = 10.0
 COLLECT_ROWS = 1000
 # Streams of one link: partitions of global tables (256 a table at most).
 LINK_STREAMS_MAX = 16_384
+# The conflicts of global tables (S): so many entries of a log are looked through in one slice of
+# some 2 ms, and again after a pause in which more gather; so many rows are put together, since they
+# may be as large as items are; how far they were is noted after so many entries, or when nothing
+# has come for so long. Of images that do not fit into a row so many attributes are named, in so
+# many characters each.
+CONFLICTS_READ_ENTRIES = 64
+CONFLICTS_PUT_ROWS = 16
+CONFLICTS_PACE_SECONDS = 0.05
+CONFLICTS_NOTE_ENTRIES = 4096
+CONFLICTS_NOTE_SECONDS = 10.0
+CONFLICTS_LEFT_OUT_MAX = 20
+CONFLICTS_LEFT_OUT_CHARACTERS_MAX = 100
 # Groups that a region knows, those that it has left included.
 GROUPS_MAX = 10_000

@@ -17,7 +17,7 @@ import trio
 from .actors.catalog import FUNCTION_ENTRY, MAPPING_ENTRY
 from .actors.data_directory import open_node
 from .actors.node import Node, NodeSettings
-from .api.credentials import parse_credentials
+from .api.credentials import NAMESPACE_DEFAULT, parse_credentials
 from .api.dispatch import Dispatcher
 from .api.gate import Policy, check_bind
 from .api.lambda_door import LambdaDoor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .actors.mappings import Mappings
     from .actors.regions import RegionSettings
     from .api.lambda_routes import LambdaRoutes
+    from .globaltables.policies import Resolver
     from .lambdas.trigger import Trigger
     from .serving_handlers import Loaded
 
@@ -64,10 +65,13 @@ async def run_service(
         regions, host = load_regions(settings.peers, settings.region, host)
     listeners = open_listeners(settings.host, settings.port)
     triggers: tuple[Trigger, ...] = ()
+    resolvers: dict[tuple[str, str], Resolver] = {}
     if settings.app is not None:
         from .app import load_app
+        from .triggers import resolvers_of
 
-        triggers = tuple(load_app(settings.app))
+        app = load_app(settings.app)
+        triggers, resolvers = tuple(app), resolvers_of(app, NAMESPACE_DEFAULT)
     node_settings = NodeSettings(
         region=settings.region,
         memtable_bytes=settings.memtable_bytes,
@@ -84,6 +88,7 @@ async def run_service(
             adopt_empty=settings.adopt_log_dirs,
             host=host,
             regions=regions,
+            resolvers=resolvers,
         ) as node:
             if node.regions is not None:
                 where = node.regions.address

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from .errors import InvalidRequest
+from .globaltables.policies import Resolver
 from .lambdas.callables import is_async
 from .lambdas.settings import Destination, MappingSettings, check_settings
 from .lambdas.trigger import LOOP, PROCESS, THREAD, Trigger
@@ -40,6 +41,7 @@ from .limits import (
 from .streams.definition import STREAM_VIEWS
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+ResolverT = TypeVar("ResolverT", bound=Resolver)
 Pattern: TypeAlias = str | Mapping[str, Any]
 OnFailure: TypeAlias = "str | os.PathLike[str] | Callable[[dict[str, Any]], Any]"
 
@@ -47,10 +49,11 @@ OnFailure: TypeAlias = "str | os.PathLike[str] | Callable[[dict[str, Any]], Any]
 class Triggers:
     """Handlers and what they are called for. Iterating gives ``Trigger`` values."""
 
-    __slots__ = ("_triggers",)
+    __slots__ = ("_resolvers", "_triggers")
 
     def __init__(self) -> None:
         self._triggers: dict[str, Trigger] = {}
+        self._resolvers: dict[str, Resolver] = {}
 
     def __iter__(self) -> Iterator[Trigger]:
         return iter(list(self._triggers.values()))
@@ -80,6 +83,36 @@ class Triggers:
         if trigger.name in self._triggers:
             raise InvalidRequest(f"A trigger {trigger.name!r} is registered already")
         self._triggers[trigger.name] = trigger
+
+    def resolver(self, table: str) -> Callable[[ResolverT], ResolverT]:
+        """Have the decorated function decide conflicts of the global table ``table``.
+
+        It is called where that is the table's policy (``Table.set_conflict_policy("resolver")``),
+        in the region whose write lost, with the item that was written there and the one that won,
+        and returns the item to be. None stands for a deletion, on either side and as the answer.
+        It is a plain ``def`` that takes no time, the same for the same two items: whoever writes
+        to the table waits for it. Register it in every region. One whose answer depends on neither
+        the order nor the number of its calls (a union, a maximum) gives what everybody expects.
+
+        Raises InvalidRequest for a second one of a table, and for a function that is async.
+        """
+
+        def register(resolver: ResolverT) -> ResolverT:
+            if not callable(resolver) or is_async(resolver):
+                raise InvalidRequest(f"A resolver is a function that is not async: {resolver!r}")
+            if table in self._resolvers:
+                raise InvalidRequest(f"Table {table!r} has a resolver already")
+            self._resolvers[table] = resolver
+            return resolver
+
+        return register
+
+
+def resolvers_of(triggers: Iterable[Trigger], namespace: str) -> dict[tuple[str, str], Resolver]:
+    """By (namespace, table), what a registry has for ``open_node``; other iterables have none."""
+    if not isinstance(triggers, Triggers):
+        return {}
+    return {(namespace, table): resolver for table, resolver in triggers._resolvers.items()}
 
 
 def make_trigger(

@@ -38,6 +38,7 @@ REGION_ENTRY = "region"
 #: Names of entries of that kind: which region this is, and what its clock has reserved.
 OWN_NAME = "own"
 CLOCK_NAME = "clock"
+CONFLICTS_ENTRY = "conflicts"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

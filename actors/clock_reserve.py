@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from ..errors import OutcomeUnknown, StorageError, Throttled
+from ..errors import OutcomeUnknown, StorageError, Throttled, Unavailable
 from ..limits import CLOCK_RESERVE_SECONDS
 from ..model.versions import hlc_at
 from .catalog import CLOCK_NAME, REGION_ENTRY, Catalog
@@ -35,13 +35,19 @@ class ClockReserve:
     async def run(self) -> None:
         """Reserve, again and again, until cancelled."""
         while True:
-            limit = self._tick() + hlc_at(int(CLOCK_RESERVE_SECONDS * 1000))
-            try:
-                await self._catalog.save_entry(
-                    REGION_ENTRY, CLOCK_NAME, msgspec.msgpack.encode(limit)
-                )
-            except (OutcomeUnknown, Throttled, StorageError) as error:
-                logger.warning("the clock's reservation is stored later: %s", error)
-            else:
-                self.limit = limit
+            await self._reserve(self._tick() + hlc_at(int(CLOCK_RESERVE_SECONDS * 1000)))
             await trio.sleep(CLOCK_RESERVE_SECONDS / 2)
+
+    async def close(self) -> None:
+        """Nothing is told any more: the next start need not begin ahead of the wall clock."""
+        await self._reserve(self._tick())
+
+    async def _reserve(self, limit: int) -> None:
+        try:
+            await self._catalog.save_entry(
+                REGION_ENTRY, CLOCK_NAME, msgspec.msgpack.encode(limit)
+            )
+        except (OutcomeUnknown, Throttled, Unavailable, StorageError) as error:
+            logger.warning("the clock's reservation is stored later: %s", error)
+        else:
+            self.limit = limit

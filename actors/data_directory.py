@@ -40,6 +40,7 @@ from .flusher import POSITION_PREFIX
 from .node import Node, NodeSettings, run_node
 
 if TYPE_CHECKING:
+    from ..globaltables.policies import Resolver
     from .regions import RegionSettings
 
 logger = logging.getLogger(__name__)
@@ -59,12 +60,14 @@ async def open_node(
     adopt_empty: bool = False,
     host: Host | None = None,
     regions: RegionSettings | None = None,
+    resolvers: Mapping[tuple[str, str], Resolver] | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on the data directory ``path``, made if absent; None: in memory.
 
     ``adopt_empty`` makes empty log directories copies, in the place of ones that are lost. It is
     for an operator to say: an empty directory may also be a disk that is not mounted. ``regions``
-    makes it one region of several.
+    makes it one region of several; ``resolvers``, by (namespace, table), decide conflicts between
+    them where a table's policy says so.
 
     Raises:
         DirectoryInUse: another process serves it.
@@ -77,7 +80,7 @@ async def open_node(
         small = min(settings.memtable_bytes, MEMORY_FLUSH_BYTES)
         settings = msgspec.structs.replace(settings, memtable_bytes=small)
         async with run_node(
-            host, settings, MemoryLogEngine(), MemoryStore(), regions
+            host, settings, MemoryLogEngine(), MemoryStore(), regions, resolvers
         ) as node:
             yield node
         return
@@ -99,7 +102,7 @@ async def open_node(
             raise
         if not made:
             disk.write_file_atomic(marker, FORMAT)
-        async with run_node(host, settings, engine, store, regions) as node:
+        async with run_node(host, settings, engine, store, regions, resolvers) as node:
             yield node
     finally:
         lock.release()

@@ -9,8 +9,9 @@ nothing: the log is the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +30,7 @@ from ..limits import (
 )
 from ..model.schema import GlobalIndex, Table
 from ..model.schema import Partition as PartitionRange
+from ..model.values import Item
 from ..model.versions import HybridClock
 from ..storage.index_state import IndexState
 from ..storage.log.interface import LogEngine
@@ -60,6 +62,7 @@ from .tables import Tables
 from .transactions import Coordinator
 
 if TYPE_CHECKING:
+    from ..globaltables.policies import Resolver
     from .regions import Regions, RegionSettings
 
 logger = logging.getLogger(__name__)
@@ -89,8 +92,12 @@ class Node:
         engine: LogEngine,
         store: TreeStore,
         regions: RegionSettings | None = None,
+        resolvers: Mapping[tuple[str, str], Resolver] | None = None,
     ) -> None:
         self.host = host
+        #: What decides conflicts between regions where a table's policy says so, by (namespace,
+        #: table).
+        self.resolvers = dict(resolvers or {})
         self._region_settings = regions
         #: The region's number in versions; 0 for a node that was never one of several.
         self.region_number = 0 if regions is None else regions.peers.own.number
@@ -335,6 +342,14 @@ class Node:
         """An identifier that no other start of any node gives out."""
         return _as_uuid(self.host.entropy.token_bytes(16))
 
+    def _resolve(
+        self, table: Callable[[], Table], loser: Item | None, winner: Item | None
+    ) -> Item | None:
+        """What the table's policy, as it is now, makes of a conflict."""
+        if self.regions is None:
+            return winner
+        return self.regions.conflicts.resolve(table(), loser, winner)
+
     def _make_actor(
         self, partition: PartitionRange, table: Callable[[], Table], index: GlobalIndex | None
     ) -> PartitionActor:
@@ -354,7 +369,13 @@ class Node:
                 promises = () if position is None else position.promises
                 replica = None if position is None else position.replica
                 state = TableState(
-                    table(), self.btree, self.region_number, held, promises, replica
+                    table(),
+                    self.btree,
+                    self.region_number,
+                    held,
+                    promises,
+                    replica,
+                    partial(self._resolve, table),
                 )
             else:
                 progress = {} if position is None else dict(position.progress)
@@ -387,12 +408,13 @@ async def run_node(
     engine: LogEngine,
     store: TreeStore,
     regions: RegionSettings | None = None,
+    resolvers: Mapping[tuple[str, str], Resolver] | None = None,
 ) -> AsyncIterator[Node]:
     """A running node on an opened log engine and tree store, which it closes at the end.
 
     Leaving the block closes in good order, within ``CLOSE_SECONDS_MAX``.
     """
-    node = Node(host, settings, engine, store, regions)
+    node = Node(host, settings, engine, store, regions, resolvers)
     stop, stopped = trio.Event(), trio.Event()
 
     async def keep(task_status: trio.TaskStatus[None]) -> None:

@@ -23,6 +23,7 @@ from ..errors import (
 from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
 from ..globaltables.peers import Identity, Peer, Peers
+from ..globaltables.policies import ByAttribute
 from ..globaltables.watermarks import Watermarks
 from ..host.clock import SkewedClock
 from ..host.links import AnsweredStream, Links
@@ -38,6 +39,7 @@ from ..storage.commands import Replicated
 from .channel import Channel, answer_channel, dial_channel
 from .clock_reserve import ClockReserve
 from .collector import Collector
+from .conflicts import Conflicts
 from .group_keeper import GroupKeeper
 from .groups import Groups
 from .link_in import LinkIn, Sink
@@ -131,6 +133,8 @@ class Regions:
         self._incoming: dict[int, LinkIn] = {}
         self._keeper = GroupKeeper(self, node)
         self.membership = Membership(self, node)
+        #: What becomes of writes that lost.
+        self.conflicts = Conflicts(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
         #: Log -> up to when it was last told to be closed.
@@ -155,6 +159,7 @@ class Regions:
                     nursery.start_soon(self._keeper.run)
                     nursery.start_soon(self._collector.run)
                     nursery.start_soon(self._reserve.run)
+                    nursery.start_soon(self.conflicts.run)
                     task_status.started()
         finally:
             self._ended.set()
@@ -163,6 +168,7 @@ class Regions:
         """End all links. Peers see the connection close."""
         self._scope.cancel()
         await self._ended.wait()
+        await self._reserve.close()
 
     def _dialler(self, peer: Peer) -> Callable[[trio.Nursery], Awaitable[Channel]]:
         async def dial(nursery: trio.Nursery) -> Channel:
@@ -256,6 +262,7 @@ class Regions:
                 is_own = region == self.own
                 for other in now.members.values() if is_own else (member,):
                     self._forget(now.group_id, other.number)
+        self.conflicts.note_group(now)
         for link in self.links.values():
             link.note_groups()
         for incoming in self._incoming.values():
@@ -297,6 +304,12 @@ class Regions:
     async def share(self, table: Table) -> None:
         """Settings of a global table were changed here: they are to be the same everywhere."""
         await self.membership.share(table)
+
+    async def set_policy(
+        self, table: Table, policy: str | ByAttribute | None, conflicts_table: str | None
+    ) -> Group:
+        """Set what becomes of writes that lose conflicts, in every region; see ``Conflicts``."""
+        return await self.conflicts.set_policy(table, policy, conflicts_table)
 
     # For links: what goes out, what comes in.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ..globaltables.policies import ByAttribute
 from ..model.groups import Group, Overrides
 from ..model.schema import Table
+from .conflicts import Conflicts
 
 if TYPE_CHECKING:
     from ..globaltables.faults import LinkFaults
@@ -37,6 +39,15 @@ class Regions(Protocol):
 
     def groups(self, namespace: str) -> list[Group]:
         """Every group of a namespace that this region knows."""
+        ...
+
+    #: What becomes of writes that lose conflicts.
+    conflicts: Conflicts
+
+    async def set_policy(
+        self, table: Table, policy: str | ByAttribute | None, conflicts_table: str | None
+    ) -> Group:
+        """Set what becomes of writes that lose conflicts, in every region."""
         ...
 
     async def add_replica(self, table: Table, region: str, overrides: Overrides) -> Table:

@@ -15,6 +15,7 @@ from . import validation
 from .calls import Caller
 from .errors import AccessDeniedException, UnknownOperationException
 from .operations.batches import batch_get_item, batch_write_item
+from .operations.conflicts import CONFLICT_OPERATIONS
 from .operations.global_tables import (
     create_global_table,
     describe_global_table,
@@ -126,7 +127,7 @@ class Dispatcher:
             _PREFIX + name: operation for name, operation in _TABLE_OPERATIONS.items()
         } | {
             _STREAMS_PREFIX + name: operation for name, operation in _STREAM_OPERATIONS.items()
-        }
+        } | CONFLICT_OPERATIONS
 
     async def dispatch(self, target: str, body: bytes, caller: Caller) -> bytes:
         """The JSON of the answer. ``target`` is the whole X-Amz-Target header.

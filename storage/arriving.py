@@ -120,7 +120,9 @@ def _resolved(
     view = state.sight(key)
     if item is not None:
         view.new = Row(encode_item(item), item_size_bytes(item), hlc, state.region)
-    return state.effect_at(key, view, Version(hlc, state.region), 0, 0, base)
+    return state.effect_at(
+        key, view, Version(hlc, state.region), 0, 0, base, resolves=True
+    )
 
 
 def _fill(state: TableState, command: Fill, hlc: int) -> Evaluation:

@@ -44,7 +44,7 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     ``hops`` counts the handlers of changes one behind the other that led to this write.
     ``(base_hlc, base_region)`` is the version that it replaced, (0, 0) for none; -1 says that the
     table was no global one. ``beat`` marks one that replaced a write of this region's which its
-    writer had not seen.
+    writer had not seen; ``resolves`` what a policy made of that, in the same entry right behind.
     """
 
     schema: int
@@ -61,6 +61,7 @@ class Effect(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     base_hlc: int = -1
     base_region: int = 0
     beat: bool = False
+    resolves: bool = False
 
     def row(self) -> Row | None:
         """The row that the table's tree holds after this effect."""

@@ -371,6 +371,7 @@ class TableState:
         hops: int,
         base: Version | None,
         beats: bool = False,
+        resolves: bool = False,
     ) -> Effect:
         """The effect at ``version``, which replaces the version ``base`` of a global table."""
         old, old_item, new = view.old, view.old_item, view.new
@@ -404,6 +405,7 @@ class TableState:
             -1 if base is None else base.hlc,
             0 if base is None else base.region,
             beats,
+            resolves,
         )
 
     def _kept(self, old: Row) -> bytes:

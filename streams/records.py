@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..model.keys import HASH_BYTES, decode_component
+from ..model.schema import KeySchema
 from ..model.values import Item, decode_item, item_size_bytes
 from ..model.versions import milliseconds_of
 from ..storage.log.entry import payload_of, timestamp_of
@@ -88,9 +89,14 @@ def changes_of(stream: Stream, entry: bytes, lsn: int, start: int) -> list[Chang
 
 def key_item(stream: Stream, key: bytes) -> Item:
     """The key attributes that a stored key stands for."""
+    return key_item_of(stream.key, key)
+
+
+def key_item_of(schema: KeySchema, key: bytes) -> Item:
+    """``key_item`` for a table's key schema."""
     item: Item = {}
     at = HASH_BYTES
-    for attribute in stream.key.attributes():
+    for attribute in schema.attributes():
         item[attribute.name], at = decode_component(attribute.kind, key, at)
     return item
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from millstream.actors.regions import Regions, RegionSettings
 from millstream.actors.tables import TableRef
 from millstream.globaltables.faults import LinkFaults
 from millstream.globaltables.peers import Peer, Peers
+from millstream.globaltables.policies import Resolver
 from millstream.host.memory_links import MemoryNetwork
 from millstream.model.groups import Overrides, Stage
 from millstream.model.schema import KeyAttribute, KeySchema, NewTable, Status
@@ -134,7 +135,9 @@ async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @asynccontextmanager
 async def open_world(
-    *names: str, settings: NodeSettings | None = None
+    *names: str,
+    settings: NodeSettings | None = None,
+    resolvers: Mapping[tuple[str, str], Resolver] | None = None,
 ) -> AsyncIterator[World]:
     """Nodes in memory, one a region."""
     network = MemoryNetwork(random.Random(7))
@@ -146,6 +149,7 @@ async def open_world(
                     None,
                     settings or NodeSettings(region=name),
                     regions=region_settings(network, name, names),
+                    resolvers=resolvers,
                 )
             )
             world.nodes[name] = node
