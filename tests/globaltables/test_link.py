@@ -34,7 +34,7 @@ TOLD: list[Message] = [
     Batch(1, 7, 9, bytes(range(100))),
     Pulse(1, 2, [(1, 2)]),
 ]
-ANSWERED: list[Message] = [Opened(1, 0, None), Ack(1, 7, None, 9, 3), PulseBack(1, 2, [])]
+ANSWERED: list[Message] = [Opened(1, 0, None), Ack(1, 7, None, 9, 3), PulseBack(1, 2)]
 
 
 def origin(
