@@ -378,8 +378,8 @@ REGION_BYTES_MAX = 64
 # A secret of fewer bytes can be guessed from one recorded handshake.
 LINK_SECRET_BYTES_MIN = 16
 LINK_SECRET_BYTES_MAX = 1024
-# What a stranger may make us read before it has proved anything: a hello has at most 116 bytes, a
-# proof 35, a refusal the text and 3.
+# What a stranger may make us read before it has proved anything: a hello has at most 111 bytes with
+# the magic before it (half of these are left for later versions'), a proof 35, a refusal 259.
 LINK_HANDSHAKE_BYTES_MAX = 1024
 LINK_REFUSAL_BYTES_MAX = 256
 # A batch or a chunk is closed at about 256 KB, but the one item that closes it has up to 2.9 MB
@@ -429,6 +429,9 @@ PULSE_SECONDS = 1.0
 # Out of turn, for reads that wait for one: at most so often on a link, and asked for again so often.
 PULSE_WANTED_SECONDS = 0.02
 PULSE_WANTED_AGAIN_SECONDS = 0.25
+# How far ahead a region's clock is reserved (S: after a crash it may begin so much ahead of the
+# wall clock, and wins conflicts for so long; half of it is how often the reservation is written).
+CLOCK_RESERVE_SECONDS = 3.0
 COLLECT_SECONDS = 10.0
 COLLECT_ROWS = 1000
 # Streams of one link: partitions of global tables (256 a table at most).

@@ -35,6 +35,9 @@ FAILED_ENTRY = "failed batch"
 FUNCTION_ENTRY = "function"
 GROUP_ENTRY = "group"
 REGION_ENTRY = "region"
+#: Names of entries of that kind: which region this is, and what its clock has reserved.
+OWN_NAME = "own"
+CLOCK_NAME = "clock"
 CATALOG_TREE = 1
 _ENTRY = "entry/"
 # Tree 2 is the ledger's, 3 holds client tokens.

@@ -48,6 +48,7 @@ class Channel:
         "_faults",
         "_given",
         "_messages",
+        "_order",
         "_queue",
         "_queued_bytes",
         "_receiving",
@@ -58,7 +59,14 @@ class Channel:
         "peer",
     )
 
-    def __init__(self, connection: LinkConnection, stream: ByteStream, faults: LinkFaults) -> None:
+    def __init__(
+        self,
+        connection: LinkConnection,
+        stream: ByteStream,
+        faults: LinkFaults,
+        messages: Sequence[Message],
+    ) -> None:
+        """``messages`` have come behind the handshake."""
         assert connection.made
         assert connection.peer is not None
         #: Proved.
@@ -67,7 +75,9 @@ class Channel:
         self._stream = stream
         self._faults = faults
         #: Received and not told yet; of one frame or one read of the socket.
-        self._messages: deque[Message] = deque(connection.receive(b""))
+        self._messages: deque[Message] = deque(messages)
+        #: One sender at a time, so that no more than one frame is beyond what may be delayed.
+        self._order = trio.Lock()
         #: (when it was queued, the frame), oldest first. The first one may be being written.
         self._queue: deque[tuple[float, bytes]] = deque()
         self._queued_bytes = 0
@@ -91,20 +101,21 @@ class Channel:
             LinkLost: the channel has ended. The message may or may not have been sent.
             LinkError: it is too large for a frame; the channel goes on.
         """
-        await trio.lowlevel.checkpoint()
-        self._check()
-        if self._faults.drops(self.peer.region):
-            self._end(LinkLost(f"a drill has dropped the link with {self.peer.region}"))
+        async with self._order:
             self._check()
-        frame = self._connection.send(message)
-        self._queue.append((trio.current_time(), frame))
-        self._queued_bytes += len(frame)
-        self._given += 1
-        number = self._given
-        self._wake()
-        while self._taken < number and not self._may_wait():
-            await self._changed.wait()
-            self._check()
+            if self._faults.drops(self.peer.region):
+                self._end(LinkLost(f"a drill has dropped the link with {self.peer.region}"))
+                self._check()
+            frame = self._connection.send(message)
+            self._queue.append((trio.current_time(), frame))
+            self._queued_bytes += len(frame)
+            self._given += 1
+            number = self._given
+            self._wake()
+            while self._taken < number and not self._may_wait():
+                await self._changed.wait()
+                if self._taken < number:
+                    self._check()
 
     async def receive(self) -> Message:
         """The next message. One task at a time.
@@ -287,8 +298,8 @@ async def _made(
     channel: Channel | None = None
     try:
         with trio.move_on_after(LINK_HANDSHAKE_SECONDS):
-            await _shake_hands(connection, stream, faults)
-            channel = Channel(connection, stream, faults)
+            messages = await _shake_hands(connection, stream, faults)
+            channel = Channel(connection, stream, faults, messages)
             nursery.start_soon(channel.write)
             return channel
         raise LinkLost(f"no handshake within {LINK_HANDSHAKE_SECONDS:g} seconds")
@@ -299,17 +310,19 @@ async def _made(
 
 async def _shake_hands(
     connection: LinkConnection, stream: ByteStream, faults: LinkFaults
-) -> None:
+) -> list[Message]:
+    """What has come behind the handshake."""
+    messages: list[Message] = []
     try:
         while True:
             await _tell(connection, stream)
             if connection.made:
-                return
+                return messages
             data = await stream.receive_some(LINK_HANDSHAKE_BYTES_MAX)
             if not data:
                 raise connection.receive_end()
             try:
-                connection.receive(data)
+                messages = connection.receive(data)
             except LinkError:
                 await _tell(connection, stream)
                 raise

@@ -53,9 +53,8 @@ class GroupKeeper:
             return False
         if own.stage is Stage.ACTIVE:
             ref = self._ref(group)
-            return (
-                ref is not None
-                and ref.table.status is Status.ACTIVE
+            return ref is None or (
+                ref.table.status is Status.ACTIVE
                 and next_change(ref.table, group, own.region) is not None
             )
         return True
@@ -115,7 +114,11 @@ class GroupKeeper:
         return True
 
     async def _change(self, group: Group, ref: TableRef | None) -> bool:
-        if ref is None or ref.table.status is not Status.ACTIVE:
+        if ref is None:
+            # It was alone in its group, and its table was deleted.
+            await self._regions.store.set_stage(group.group_id, Stage.GONE)
+            return False
+        if ref.table.status is not Status.ACTIVE:
             return False
         change = next_change(ref.table, group, self._regions.own)
         if change is None:

@@ -219,24 +219,22 @@ class LinkOut:
         """Have one replicator for each partition that the peer shall have."""
         async with trio.open_nursery() as nursery:
             tasks = Tasks(nursery)
-            running: dict[str, tuple[object, ...]] = {}
+            running: dict[tuple[str, int], tuple[str, int]] = {}
             while True:
-                wanted = self._home.sources_for(self.peer)
-                names = {f"{group} {partition}" for group, partition in wanted}
-                for name in list(running):
-                    if name not in names:
-                        await tasks.stop(name)
-                        del running[name]
-                for (group, partition), (source, incarnation) in wanted.items():
-                    name = f"{group} {partition}"
-                    what = (source.actor.log_id, incarnation)
-                    if running.get(name, what) != what:
-                        await tasks.stop(name)
-                        del running[name]
-                        self.progress.pop((group, partition), None)
-                    if name not in running:
-                        running[name] = what
-                        tasks.start(name, self._replicate, source, incarnation)
+                wanted = {
+                    place: (source.actor.log_id, incarnation)
+                    for place, (source, incarnation) in self._home.sources_for(self.peer).items()
+                }
+                for place, what in list(running.items()):
+                    if wanted.get(place) != what:
+                        await tasks.stop(_task_name(place))
+                        del running[place]
+                        self.progress.pop(place, None)
+                # Others may have changed while tasks were stopped.
+                for place, (source, incarnation) in self._home.sources_for(self.peer).items():
+                    if place not in running:
+                        running[place] = (source.actor.log_id, incarnation)
+                        tasks.start(_task_name(place), self._replicate, source, incarnation)
                 if self._owes_gossip:
                     # Nothing else may be under way that would take it along.
                     await self._tell_groups()
@@ -305,6 +303,11 @@ class LinkOut:
         self.skew_ms = back.now_ms - (sent_ms + now_ms) / 2
         for number in [number for number in self._pulses if number < back.number]:
             del self._pulses[number]
+
+
+def _task_name(place: tuple[str, int]) -> str:
+    group, partition = place
+    return f"{group} {partition}"
 
 
 def first_reason(group: BaseExceptionGroup[BaseException]) -> str:

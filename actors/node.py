@@ -39,7 +39,14 @@ from ..storage.totals import Totals
 from ..storage.tree.btree import BTree
 from ..storage.tree.interface import TreeStore
 from ..storage.tree.mirrored_store import MirroredStore
-from .catalog import CATALOG_TABLE, MAPPING_ENTRY, REGION_ENTRY, Catalog
+from .catalog import (
+    CATALOG_TABLE,
+    CLOCK_NAME,
+    MAPPING_ENTRY,
+    OWN_NAME,
+    REGION_ENTRY,
+    Catalog,
+)
 from .checkpoints import CHECKPOINTS_TABLE
 from .flusher import POSITION_PREFIX, Flusher, position_key
 from .index_builder import IndexBuilder
@@ -247,7 +254,10 @@ class Node:
 
         Raises ConfigurationError if it is another's.
         """
-        found = catalog.entries(REGION_ENTRY).get("own")
+        entries = catalog.entries(REGION_ENTRY)
+        found = entries.get(OWN_NAME)
+        if CLOCK_NAME in entries:
+            self._clock.observe(msgspec.msgpack.decode(entries[CLOCK_NAME], type=int))
         if found is not None:
             region, self.region_number = msgspec.msgpack.decode(found, type=tuple[str, int])
         if self._region_settings is None:
@@ -255,7 +265,7 @@ class Node:
         own = self._region_settings.peers.own
         if found is None:
             packed = msgspec.msgpack.encode((own.region, own.number))
-            await catalog.save_entry(REGION_ENTRY, "own", packed)
+            await catalog.save_entry(REGION_ENTRY, OWN_NAME, packed)
         elif (region, self.region_number) != (own.region, own.number):
             raise ConfigurationError(
                 f"regions: this data is that of {region}, number {self.region_number}, and cannot "

@@ -19,20 +19,13 @@ import trio
 from ..errors import (
     InvalidRequest,
     LinkError,
-    OutcomeUnknown,
     ResourceInUse,
-    StorageError,
-    Throttled,
-    Unavailable,
 )
 from ..globaltables.faults import LinkFaults
 from ..globaltables.messages import Open
 from ..globaltables.peers import Identity, Peer, Peers
 from ..globaltables.watermarks import Watermarks
 from ..host.links import AnsweredStream, Links
-from ..limits import (
-    COLLECT_ROWS,
-)
 from ..model.groups import (
     Group,
     Member,
@@ -42,13 +35,16 @@ from ..model.groups import (
 )
 from ..model.keys import hash_prefix
 from ..model.schema import HASH_SPACE_END, Table
-from ..storage.commands import Collect, Collected, Replicated
+from ..storage.commands import Replicated
 from .channel import Channel, answer_channel, dial_channel
+from .clock_reserve import ClockReserve
+from .collector import Collector
 from .group_keeper import GroupKeeper
 from .group_values import founded, shared_of
 from .groups import Groups
 from .link_in import LinkIn, Sink
 from .link_out import LinkOut, first_reason
+from .partition import PartitionActor
 from .replicator import Progress, Source, behind, replica_of
 from .stretches import Stretches
 
@@ -137,6 +133,8 @@ class Regions:
         self._keeper = GroupKeeper(self, node)
         #: Where other regions reach this one; set when it listens.
         self.address = settings.peers.own.address
+        self._reserve = ClockReserve(node.catalog, node.tick)
+        self._collector = Collector(self._collectible, settings.collect_seconds)
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -153,7 +151,8 @@ class Regions:
                     for link in self.links.values():
                         nursery.start_soon(link.run)
                     nursery.start_soon(self._keeper.run)
-                    nursery.start_soon(self._collect)
+                    nursery.start_soon(self._collector.run)
+                    nursery.start_soon(self._reserve.run)
                     task_status.started()
         finally:
             self._ended.set()
@@ -251,13 +250,18 @@ class Regions:
         for region, member in ({} if before is None else before.members).items():
             later = now.members[region]
             if later.incarnation != member.incarnation or later.stage is Stage.GONE:
-                self._filled.pop((now.group_id, member.number), None)
+                for group_id, number in list(self._filled):
+                    if group_id == now.group_id and region in (self.own, self._name_of(number)):
+                        del self._filled[group_id, number]
                 for (group_id, _), marks in self._marks.items():
                     if group_id == now.group_id:
                         marks.forget(member.number)
         for link in self.links.values():
             link.note_groups()
         self._changed.unpark_all()
+
+    def _name_of(self, number: int) -> str | None:
+        return next((peer.region for peer in self._peers.others if peer.number == number), None)
 
     def note_changed(self) -> None:
         """Tables have changed."""
@@ -301,10 +305,15 @@ class Regions:
     async def _found(self, table: Table) -> Group:
         """Make a table a global one, with this region alone."""
         ref = self._ref(table)
-        group = founded(self._node.new_id(), ref.table, self.own, self.number, self.stamp())
-        await self.store.change(group)
-        await self._node.schema_changes.join_group(ref, group.group_id)
-        return group
+        # The group comes last: who sees it may rely on the table. A crash in between leaves a table
+        # that names a group which nobody knows; it is founded the next time.
+        group_id = ref.table.group_id
+        if group_id is None:
+            group_id = self._node.new_id()
+            await self._node.schema_changes.join_group(ref, group_id)
+        return await self.store.change(
+            founded(group_id, ref.table, self.own, self.number, self.stamp())
+        )
 
     async def update_replica(self, table: Table, region: str, overrides: Overrides) -> Table:
         """Change what a replica has for itself."""
@@ -322,8 +331,13 @@ class Regions:
         """Have a region leave: its table goes with it, or stays (``keep``) as one of its own."""
         group = self.group_of(table)
         member = None if group is None else group.member(region)
-        if group is None or member is None or not member.is_member:
+        if group is None or member is None or member.stage is Stage.GONE:
             raise InvalidRequest(f"Table {table.name} has no replica in {region}")
+        if member.stage is Stage.FAILED:
+            await self.store.change(
+                group.with_member(msgspec.structs.replace(member, stage=Stage.GONE))
+            )
+            return self._table(table)
         stage = Stage.DISASSOCIATING if keep else Stage.DELETING
         if member.stage >= stage:
             raise ResourceInUse(f"The replica of {table.name} in {region} is leaving already")
@@ -415,9 +429,13 @@ class Regions:
                     partial(getattr, ref, "table"),
                     actor,
                     marks,
+                    partial(self._close_timestamp, actor),
                 )
             )
         return sources
+
+    def _close_timestamp(self, actor: PartitionActor) -> int:
+        return actor.machine.close_timestamp(self._node.host.clock.now_ms(), self._reserve.limit)
 
     def sink_of(self, opening: Open, number: int) -> Sink | str:
         """Where a stream goes, or why it cannot be received now."""
@@ -448,10 +466,16 @@ class Regions:
         self._changed.unpark_all()
 
     def is_filled(self, group: Group) -> bool:
-        """Whether the table here holds everything that the region which invited it had."""
-        own = group.members[self.own]
-        filled = self._filled.get((group.group_id, own.invited_by), set())
-        return len(filled) >= group.partitions
+        """Whether the table here holds everything that the region which invited it had.
+
+        If that has left meanwhile, what any other had will do.
+        """
+        invited_by = group.members[self.own].invited_by
+        others = [member.number for member in group.others(self.own)]
+        return any(
+            len(self._filled.get((group.group_id, number), ())) >= group.partitions
+            for number in ([invited_by] if invited_by in others else others)
+        )
 
     def note_arrived(self, sink: Sink, number: int, result: Replicated) -> None:
         """Changes of region ``number`` are durable here."""
@@ -477,37 +501,15 @@ class Regions:
                     return False
         return True
 
-    # Tombstones.
-
-    async def _collect(self) -> None:
-        while True:
-            await trio.sleep(self._settings.collect_seconds)
-            for group, ref in self.tables():
-                try:
-                    await self._collect_table(group, ref)
-                except (Throttled, OutcomeUnknown, Unavailable, StorageError) as error:
-                    logger.warning("tombstones of %s are collected later: %s", group.table, error)
-
-    async def _collect_table(self, group: Group, ref: TableRef) -> None:
-        others = [member.number for member in group.others(self.own)]
-        for source in self._sources(group, ref):
-            replica = replica_of(source.actor).replica
-            if not replica.totals.count:
-                continue
-            if others:
-                horizon = source.marks.horizon(others)
-            else:
-                # Nobody is left who could bring anything.
-                horizon = source.actor.machine.closed_timestamp
-            if horizon <= replica.horizon:
-                continue
-            cursor: bytes | None = source.low
-            while cursor is not None:
-                command = Collect(horizon, cursor, source.high, COLLECT_ROWS)
-                result = await source.actor.write(command)
-                assert isinstance(result, Collected)
-                cursor = result.cursor
-                await trio.lowlevel.checkpoint()
+    def _collectible(self) -> list[tuple[Group, list[int], list[Source]]]:
+        return [
+            (
+                group,
+                [member.number for member in group.others(self.own)],
+                self._sources(group, ref),
+            )
+            for group, ref in self.tables()
+        ]
 
     # For those who look.
 

@@ -42,3 +42,7 @@ class Regions(Protocol):
     async def remove_replica(self, table: Table, region: str, *, keep: bool) -> Table:
         """Begin to remove a replica, this region's own as well; ``keep`` leaves its table there."""
         ...
+
+    async def share(self, table: Table) -> None:
+        """Have the settings of ``table`` that all replicas share be theirs, if it has any."""
+        ...

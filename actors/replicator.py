@@ -53,6 +53,8 @@ class Source(msgspec.Struct, frozen=True):
     table: Callable[[], Table]
     actor: PartitionActor
     marks: Watermarks
+    #: Everything that this region will ever write there at or below it is committed.
+    close: Callable[[], int]
 
 
 class Progress:
@@ -147,7 +149,7 @@ class Replicator:
         if not self.is_following or self._sent_lsn != machine.lsn:
             return 0
         self._note_level()
-        return machine.close_timestamp(self._now_ms())
+        return self.source.close()
 
     def missing(self) -> int | None:
         """How many of this region's changes are not sent yet; None if that is not known."""
@@ -270,7 +272,6 @@ class Replicator:
     def _chunk(self, lsn: int, low: bytes) -> tuple[Chunk, int]:
         """The next rows and tombstones, as they are at this moment."""
         source = self.source
-        machine = source.actor.machine
         arrivals: list[Arrival] = []
         size_bytes = 0
         cursor: bytes | None = None
@@ -285,7 +286,7 @@ class Replicator:
             )
             size_bytes += len(row.body) + len(key) + 32
         covered = dict(source.marks.received)
-        covered[self._stretches.number] = machine.close_timestamp(self._now_ms())
+        covered[self._stretches.number] = source.close()
         high = source.high if cursor is None else cursor
         packed = pack_arrivals(arrivals)
         return Chunk(self.stream, lsn, low, high, cursor, covered, packed), len(arrivals)

@@ -312,7 +312,10 @@ class Tables:
         if ref.table.schema_version != wanted.schema_version:
             raise ResourceInUse(f"Attempt to change a resource which is still in use: Table is"
                                 f" being updated: {wanted.name}")
-        return await self._changes.change(ref, change)
+        table = await self._changes.change(ref, change)
+        if self.regions is not None:
+            await self.regions.share(table)
+        return table
 
     async def delete(self, namespace: str, name: str) -> Table:
         """Begin to remove a table; returns it as DELETING.

@@ -15,8 +15,22 @@ from . import validation
 from .calls import Caller
 from .errors import AccessDeniedException, UnknownOperationException
 from .operations.batches import batch_get_item, batch_write_item
+from .operations.global_tables import (
+    create_global_table,
+    describe_global_table,
+    list_global_tables,
+    update_global_table,
+)
+from .operations.global_tables_settings import (
+    describe_global_table_settings,
+    update_global_table_settings,
+)
 from .operations.items import delete_item, get_item, put_item, update_item
 from .operations.queries import query
+from .operations.replicas_scaling import (
+    describe_table_replica_auto_scaling,
+    update_table_replica_auto_scaling,
+)
 from .operations.scans import scan
 from .operations.service import describe_endpoints, describe_limits
 from .operations.streams import (
@@ -59,16 +73,24 @@ _ITEM_OPERATIONS: dict[str, Operation] = {
 }
 # These go through the first stage themselves.
 _TABLE_OPERATIONS: dict[str, Operation] = {
+    "CreateGlobalTable": create_global_table,
     "CreateTable": create_table,
     "DeleteTable": delete_table,
     "DescribeEndpoints": describe_endpoints,
+    "DescribeGlobalTable": describe_global_table,
+    "DescribeGlobalTableSettings": describe_global_table_settings,
     "DescribeLimits": describe_limits,
     "DescribeTable": describe_table,
+    "DescribeTableReplicaAutoScaling": describe_table_replica_auto_scaling,
+    "ListGlobalTables": list_global_tables,
     "ListTables": list_tables,
     "ListTagsOfResource": list_tags_of_resource,
     "TagResource": tag_resource,
     "UntagResource": untag_resource,
+    "UpdateGlobalTable": update_global_table,
+    "UpdateGlobalTableSettings": update_global_table_settings,
     "UpdateTable": update_table,
+    "UpdateTableReplicaAutoScaling": update_table_replica_auto_scaling,
 }
 _STREAM_OPERATIONS: dict[str, Operation] = {
     "DescribeStream": describe_stream,

@@ -39,14 +39,15 @@ HEALTHY = Fault()
 class LinkFaults:
     """The faults of all links of a node. ``chance`` gives numbers from 0 up to, not with, 1."""
 
-    __slots__ = ("_chance", "_faults", "_told")
+    __slots__ = ("_chance", "_faults", "_last", "_told")
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         #: By region; one that is healthy is not in it.
         self._faults: dict[str, Fault] = {}
-        #: Whom to tell of a change, each under a number of its own.
+        #: Whom to tell of a change, each under a number of its own, never used again.
         self._told: dict[int, Callable[[], None]] = {}
+        self._last = 0
 
     def of(self, region: str) -> Fault:
         """What is wrong with the link to a region."""
@@ -81,7 +82,8 @@ class LinkFaults:
 
     def when_changed(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Have ``tell`` called after every change; how to stop that."""
-        number = max(self._told, default=0) + 1
+        self._last += 1
+        number = self._last
         self._told[number] = tell
 
         def stop() -> None:

@@ -240,7 +240,6 @@ class LinkConnection:
         else:
             self._transcript = _joined(body, self._hello)
             self._outgoing += MAGIC + _frame(_HELLO, self._hello)
-            # A refusal from here on comes behind the magic, too.
         self.phase = Phase.PROOF
 
     def _read_proof(self, body: bytes) -> None:

@@ -32,7 +32,7 @@ import msgspec
 
 from ..config import is_loopback
 from ..errors import ConfigurationError
-from ..host.links import Tls, split_address
+from ..host.addresses import Tls, split_address
 from ..limits import (
     LINK_SECRET_BYTES_MAX,
     LINK_SECRET_BYTES_MIN,

@@ -1,32 +1,48 @@
-"""What of a log's entry is sent to other regions. Pure."""
+"""What a partition sends to other regions, read from its log.
+
+Pure. Each region sends what was written in it and nothing else: what came from another region is
+sent by that one. Silent writes are sent too: they change the version, and versions decide.
+"""
 
 from __future__ import annotations
 
 from ..storage.arrivals import Arrival
-from ..storage.log.entry import payload_of
+from ..storage.log.entry import decode_entry
 from ..storage.records import Effect, decode_records
 
 
 def arrivals_of(entry: bytes, number: int) -> list[Arrival]:
-    """The changes in ``entry`` (trusted bytes) that region ``number``, whose log it is, made.
+    """The changes in a log entry that are of the region ``number``, in their order.
 
-    What it received itself is not sent on (no echo), nor what was done before the table was a
-    global one: the filling brought it.
+    Effects from before the table was a global one (``base_hlc`` -1) are not among them: another
+    region is filled with the rows that they left. Nor is what a filling removed: it is a deletion
+    at the version of the row itself (its own base), and none where the row still is would heed it.
+
+    Raises:
+        Corrupt: the entry is damaged.
+        WrongFormat: a newer millstream wrote it.
     """
-    return [
-        Arrival(
-            record.key,
-            record.body,
-            record.size_bytes,
-            record.hlc,
-            number,
-            record.transaction,
-            record.base_hlc,
-            record.base_region,
-            record.hops,
+    _, payload = decode_entry(entry)
+    arrivals = []
+    for record in decode_records(payload):
+        if type(record) is not Effect or record.base_hlc < 0:
+            continue
+        if record.region not in (0, number):
+            continue
+        is_removal = record.body is None and record.base_hlc == record.hlc
+        if is_removal and record.base_region in (0, number):
+            continue
+        arrivals.append(
+            Arrival(
+                record.key,
+                record.body,
+                record.size_bytes,
+                record.hlc,
+                number,
+                record.transaction,
+                record.base_hlc,
+                record.base_region,
+                record.hops,
+            )
         )
-        for record in decode_records(payload_of(entry))
-        if type(record) is Effect
-        and record.base_hlc >= 0
-        and (record.region == number or not record.region)
-    ]
+    return arrivals

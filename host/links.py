@@ -10,13 +10,11 @@ names of hosts say nothing about regions, which prove themselves inside.
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
-import msgspec
 import trio
 
 from ..errors import ConfigurationError, LinkLost, LinkRefused
@@ -26,6 +24,7 @@ from ..limits import (
     LINK_HANDSHAKE_SECONDS,
     LINK_STRANGERS_MAX,
 )
+from .addresses import Tls, split_address
 from .network import accept, open_listeners, port_of
 
 
@@ -85,25 +84,6 @@ class Links(Protocol):
         listen.
         """
         ...
-
-
-class Tls(msgspec.Struct, frozen=True):
-    """Paths of PEM files: this node's certificate and key, and the authority of all nodes'.
-
-    Certificates with an extended key usage need both clientAuth and serverAuth.
-    """
-
-    certificate: str
-    key: str
-    authority: str
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; an IPv6 address has brackets. Raises ConfigurationError."""
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9_.-]{1,253}):([0-9]{1,5})", address)
-    if found is None or int(found[2]) > 65_535:
-        raise ConfigurationError(f"{address!r} is not an address like 127.0.0.1:7101")
-    return found[1].strip("[]"), int(found[2])
 
 
 class Visitors:

@@ -46,7 +46,6 @@ class _Pipe:
     """One direction of a stream. ``back`` is the other one."""
 
     __slots__ = (
-        "_arrived_at",
         "_buffer",
         "_buffer_bytes",
         "_chance",
@@ -65,11 +64,10 @@ class _Pipe:
         # One of its own: whichever task runs first, each pipe cuts at the same places.
         self._chance = random.Random(chance.randrange(1 << 32))
         self.back = self
-        #: (when it arrives, what), oldest first. An end is an empty piece.
+        #: (when it arrives, what), in the order of sending, which is that of receiving. An end is
+        #: an empty piece.
         self._buffer: deque[tuple[float, bytes]] = deque()
         self._held_bytes = 0
-        #: When the last piece arrives; the next is never before it.
-        self._arrived_at = 0.0
         #: The sender has closed; an end is the last piece.
         self._is_ended = False
         #: The receiver has closed; what is sent is answered by a reset, which has to get through.
@@ -118,9 +116,7 @@ class _Pipe:
             await self._changed.wait()
 
     def _put(self, data: bytes) -> None:
-        due = trio.current_time() + self._way.latency_seconds
-        self._arrived_at = max(self._arrived_at, due)
-        self._buffer.append((self._arrived_at, data))
+        self._buffer.append((trio.current_time() + self._way.latency_seconds, data))
         self._held_bytes += len(data)
         self.wake()
 

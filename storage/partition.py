@@ -215,11 +215,15 @@ class Partition:
         below = self.state.closed_below
         return applied if below is None else min(applied, below)
 
-    def close_timestamp(self, now_ms: int) -> int:
-        """``closed_timestamp``, brought up to this moment if nothing is under way here."""
+    def close_timestamp(self, now_ms: int, limit: int) -> int:
+        """``closed_timestamp``, brought up to this moment if nothing is under way here.
+
+        The log does not tell of that, so not beyond ``limit``: a restart begins above it.
+        """
+        closed = self.closed_timestamp
         if self._flight is None and not self._building.records and self.state.closed_below is None:
-            return self._clock.next(now_ms)
-        return self.closed_timestamp
+            closed = max(closed, min(self._clock.next(now_ms), limit))
+        return closed
 
     @property
     def queued_bytes(self) -> int:

@@ -47,6 +47,8 @@ def subjects_of(tables: Iterable[Table], dropping: Iterable[int]) -> Iterator[Su
     for table in tables:
         name = f"{table.namespace}/{table.name}" if table.namespace else table.name
         found = [Subject(name, table.tree, table.partitions)]
+        if table.tombstones:
+            found.append(Subject(f"{name} (deleted)", table.tombstones, table.partitions))
         for local in table.local_indexes:
             found.append(Subject(f"{name} {local.name}", local.tree, table.partitions))
         for index in table.global_indexes:

@@ -190,8 +190,9 @@ class TableState:
             return evaluate_replication(self, command, hlc)
         view = self._look(command, hlc)
         if self._transactions.holds(command.key):
-            old_hlc = 0 if view.old is None else view.old.hlc
-            version = self._transactions.version_for_passing(command.key, old_hlc)
+            # A deletion that passed before has a version too, where it leaves a tombstone.
+            known = self.replica.version_of(command.key, view.old)
+            version = self._transactions.version_for_passing(command.key, known.hlc)
             if version is None:
                 return Evaluation(TransactionConflict(CONFLICT), waits=view.is_pending)
             view = self._look(command, version)

@@ -104,7 +104,8 @@ class Transactions:
     def version_for_passing(self, key: bytes, old_hlc: int) -> int | None:
         """A version at which a single write on the held ``key`` may go before its holder.
 
-        ``old_hlc`` is the version of the item there now (0: none). None if it may not.
+        ``old_hlc`` is the version of the item there now, or of its deletion as far as it is known
+        (0: none). None if it may not.
         """
         promise = self.prepared[self._holders[key]]
         if key not in promise.passable:

@@ -120,7 +120,8 @@ async def update_replicas(tables: Tables, table: Table, request: dict[str, Any])
     regions = require_regions(tables)
     if action != "Disassociate":
         _refuse_own(region, regions.own, action)
-    require_known(regions, region)
+    if action == "Create":  # A replica may be deleted although the file has lost its region.
+        require_known(regions, region)
     group = group_of(tables, table)
     if group is not None and own_member(group, regions.own).stage is Stage.CREATING:
         raise InvalidRequest(  # DDB-TABLE-298

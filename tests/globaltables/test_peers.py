@@ -6,7 +6,7 @@ import pytest
 
 from millstream.errors import ConfigurationError
 from millstream.globaltables.peers import Identity, Peer, parse_peers
-from millstream.host.links import Tls
+from millstream.host.addresses import Tls
 
 SECRET = "0123456789abcdef"
 REGIONS = """

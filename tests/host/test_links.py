@@ -13,14 +13,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from millstream.errors import ConfigurationError, LinkLost, LinkRefused
+from millstream.host.addresses import Tls, split_address
 from millstream.host.links import (
     AnsweredStream,
     ByteStream,
     Handler,
     Links,
     RealLinks,
-    Tls,
-    split_address,
 )
 from millstream.host.memory_links import BUFFER_BYTES, MemoryNetwork
 from millstream.limits import LINK_CONNECTIONS_MAX, LINK_DIAL_SECONDS, LINK_STRANGERS_MAX
@@ -171,6 +170,11 @@ async def test_strangers_are_few_and_friends_are_more(pair: tuple[Links, Links])
             await dial()
         await there_are(LINK_STRANGERS_MAX)
         assert not await is_let_in(await dial())
+        # A stranger that has gone leaves its place to another.
+        await dialled[-2].aclose()
+        await there_are(LINK_STRANGERS_MAX - 1)
+        await dial()
+        await there_are(LINK_STRANGERS_MAX)
         # One proves who it is, and there is room for another stranger.
         assert await is_let_in(dialled[0])
         for _ in range(LINK_CONNECTIONS_MAX - LINK_STRANGERS_MAX):

@@ -116,6 +116,20 @@ async def test_an_on_demand_limit_is_overridden(
     assert regions.asked[-1] == ("update", "eu-west-1", Overrides(read_units_max=-1))
 
 
+async def test_an_indexs_on_demand_limit_is_overridden(
+    call: Wire, tables: FakeTables, regions: FakeRegions, provisioned_replica: str
+) -> None:
+    await call("UpdateTable", TableName=provisioned_replica, BillingMode="PAY_PER_REQUEST")
+    index = {"IndexName": "gsi", **read_units_max(40)}
+    await update(
+        call, provisioned_replica, Update={**EUROPE, "GlobalSecondaryIndexes": [index]}
+    )
+    assert regions.asked == [("update", "eu-west-1", Overrides(index_read_units_max={"gsi": 40}))]
+    (told,) = (await call("DescribeTable", TableName=provisioned_replica))["Table"]["Replicas"]
+    (index,) = told["GlobalSecondaryIndexes"]
+    assert index["OnDemandThroughputOverride"] == {"MaxReadRequestUnits": 40}
+
+
 async def test_a_replica_is_deleted(call: Wire, regions: FakeRegions, replica: str) -> None:
     description = await update(call, replica, Delete=EUROPE)
     assert regions.asked == [("remove", "eu-west-1", False)]
@@ -300,6 +314,14 @@ async def test_a_region_is_one_of_the_regions_file(call: Wire, things: str) -> N
             "supported in the following regions: [ap-south-1, eu-west-1, us-east-1]."
         )
         assert "--peers" in message
+
+
+async def test_a_replica_is_deleted_though_the_regions_file_has_lost_its_region(
+    call: Wire, regions: FakeRegions, replica: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "known", lambda: ["us-east-1"])
+    await update(call, replica, Delete=EUROPE)
+    assert regions.asked == [("remove", "eu-west-1", False)]
 
 
 @pytest.mark.parametrize(
