@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .changes import Change, changes_of
     from .config import Settings
-    from .database import Database, Index, Table, open_database
+    from .database import Database, Table, open_database
+    from .definitions import Index
     from .errors import (
         Ambiguous,
         ConditionFailed,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         RequestError,
         ResourceInUse,
         ResourceNotFound,
+        StaleReplica,
         StorageError,
         Throttled,
         TransactionCanceled,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         WrongFormat,
     )
     from .service import run_service as serve
+    from .sessions import BoundedStaleness, Session
     from .transaction import Transaction
     from .triggers import Triggers
 
@@ -48,12 +51,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Database", "Index", "Settings", "Table", "Transaction", "Triggers", "Change",
-    "changes_of", "open_database", "serve",
+    "changes_of", "open_database", "serve", "BoundedStaleness", "Session",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "MalformedRequest", "MillstreamError", "OutcomeUnknown", "RequestError", "ResourceInUse",
-    "ResourceNotFound", "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
-    "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
+    "ResourceNotFound", "StaleReplica", "StorageError", "Throttled", "TransactionCanceled",
+    "TransactionConflict", "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
 ]  # fmt: skip
 
 # Module and attribute of each name that is not an error.
@@ -62,7 +65,9 @@ _HOMES = {
     "Settings": ("config", "Settings"),
     "open_database": ("database", "open_database"),
     "serve": ("service", "run_service"),
-    "Index": ("database", "Index"),
+    "Index": ("definitions", "Index"),
+    "BoundedStaleness": ("sessions", "BoundedStaleness"),
+    "Session": ("sessions", "Session"),
     "Table": ("database", "Table"),
     "Transaction": ("transaction", "Transaction"),
     "Triggers": ("triggers", "Triggers"),

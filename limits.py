@@ -426,7 +426,7 @@ LINK_RETRY_SECONDS_MAX = 5.0
 # Signs of life, which also say how far each stream is closed; and how often tombstones that every
 # region has passed are looked for, so many rows at a time.
 PULSE_SECONDS = 1.0
-# Out of turn, for reads that wait for one: at most so often on a link, and asked for again so often.
+# Out of turn, for reads that wait for one: at most so often on a link; asked for again so often.
 PULSE_WANTED_SECONDS = 0.02
 PULSE_WANTED_AGAIN_SECONDS = 0.25
 # How far ahead a region's clock is reserved (S: after a crash it may begin so much ahead of the

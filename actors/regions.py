@@ -9,7 +9,7 @@ collects tombstones, and has a ``GroupKeeper`` carry out what groups decide. See
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ from .collector import Collector
 from .group_keeper import GroupKeeper
 from .group_values import founded, shared_of
 from .groups import Groups
+from .levels import Levels
 from .link_in import LinkIn, Sink
 from .link_out import LinkOut, first_reason
 from .partition import PartitionActor
@@ -116,6 +117,7 @@ class Regions:
         self._marks: dict[tuple[str, int], Watermarks] = {}
         #: Those who wait for a watermark to move.
         self.marked = trio.lowlevel.ParkingLot()
+        self.levels = Levels(self)
         #: (group, region number) -> its partitions that hold everything that region had.
         self._filled: dict[tuple[str, int], set[int]] = {}
         self._counts: dict[int, _Counts] = {
@@ -459,6 +461,15 @@ class Regions:
                     group.group_id, opening.partition, opening.log_id, actor, received, marks
                 )
         return "the table is not there yet"
+
+    def want(self, group_id: str, partitions: Collection[int]) -> None:
+        """Have all other regions tell at once how far these partitions are."""
+        for link in self._incoming.values():
+            link.want(group_id, partitions)
+
+    def has_passed(self, hlc: int) -> bool:
+        """Whether the next version given out here is above ``hlc``."""
+        return self._node.has_passed(hlc)
 
     def note_filled(self, group_id: str, number: int, partition: int) -> None:
         """The partition holds everything that region ``number`` had."""

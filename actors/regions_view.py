@@ -7,10 +7,13 @@ knows at the moment; a change returns when it is durable here, and the other reg
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..model.groups import Group, Overrides
 from ..model.schema import Table
+
+if TYPE_CHECKING:
+    from .levels import Levels
 
 
 class Regions(Protocol):
@@ -18,6 +21,8 @@ class Regions(Protocol):
 
     #: This node's region.
     own: str
+    #: Has reads be as consistent as they were asked for.
+    levels: Levels
 
     def known(self) -> list[str]:
         """The regions of the regions file, this one included."""

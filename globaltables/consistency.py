@@ -35,7 +35,6 @@ from ..limits import (
     VERSIONS_SILENCE_SECONDS,
 )
 from ..model.versions import admissible, milliseconds_of
-from .peers import REGION_NUMBER_MAX
 from .watermarks import Watermarks
 
 Level: TypeAlias = Literal["strong", "bounded", "session", "prefix", "eventual"]
@@ -50,6 +49,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "eventual": ("wait",),
 }
 _HEADER = "x-millstream-consistency"
+CONSISTENCY_HEADER = _HEADER.encode()
+"""Says how a request is to be read; see ``parse_demand``."""
 _DECIMAL = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?")
 _ENTRY = re.compile(r"([1-9][0-9]{0,4})-([1-9a-f][0-9a-f]{0,15})")
 
@@ -94,6 +95,10 @@ class Token(msgspec.Struct, frozen=True):
         return Token(seen, other.last, other.shown)
 
 
+NO_TOKEN = Token()
+"""Of who has seen nothing."""
+
+
 def merged(one: Vector, other: Vector) -> dict[int, int]:
     """The least vector that covers both."""
     vector = dict(one)
@@ -112,31 +117,28 @@ def _encode(vector: Vector) -> str:
     return ".".join(f"{region}-{vector[region]:x}" for region in sorted(vector))
 
 
-def decode_token(text: str, now_ms: int) -> Token:
-    """Raises InvalidRequest for what no region has given out, as far as that can be seen."""
+def decode_token(text: str) -> Token:
+    """Raises InvalidRequest for what is no token."""
     parts = text.split("~")
     if len(text) > SESSION_TOKEN_BYTES_MAX or len(parts) != 4 or parts[0] != "1":
         raise InvalidRequest(f"{_HEADER}: the token is none of version 1")
     last = parts[2]
-    if not (last.isascii() and last.isdigit()) or len(last) > 5 or int(last) > REGION_NUMBER_MAX:
+    if not (last.isascii() and last.isdigit()) or len(last) > 5:
         raise InvalidRequest(f"{_HEADER}: the token is malformed")
-    token = Token(_decode(parts[1], now_ms), int(last), _decode(parts[3], now_ms))
+    token = Token(_decode(parts[1]), int(last), _decode(parts[3]))
     if encode_token(token) != text:
         raise InvalidRequest(f"{_HEADER}: the token is malformed")
     return token
 
 
-def _decode(text: str, now_ms: int) -> dict[int, int]:
+def _decode(text: str) -> dict[int, int]:
     vector: dict[int, int] = {}
     for entry in text.split(".") if text else ():
         match = _ENTRY.fullmatch(entry)
         if match is None or len(vector) >= REGIONS_MAX:
             raise InvalidRequest(f"{_HEADER}: the token is malformed")
         region, hlc = int(match[1]), int(match[2], 16)
-        if region > REGION_NUMBER_MAX or hlc >= 1 << HLC_BITS:
-            raise InvalidRequest(f"{_HEADER}: the token is malformed")
-        if not admissible(hlc, now_ms):
-            raise InvalidRequest(f"{_HEADER}: the token is of a time that is too far ahead")
+        assert hlc < 1 << HLC_BITS
         vector[region] = hlc
     return vector
 
@@ -150,8 +152,15 @@ class Demand(msgspec.Struct, frozen=True):
     level: Level
     seconds: float | None = None
     versions: int | None = None
-    token: Token = Token()
+    token: Token = NO_TOKEN
     wait_seconds: float = CONSISTENCY_WAIT_SECONDS
+
+
+def check_token(token: Token, now_ms: int) -> Token:
+    """The token. Raises InvalidRequest if no clock can have come to what it names."""
+    if not admissible(token.newest(), now_ms):
+        raise InvalidRequest(f"{_HEADER}: the token is of a time that is too far ahead")
+    return token
 
 
 def parse_demand(text: str, now_ms: int) -> Demand:
@@ -160,23 +169,21 @@ def parse_demand(text: str, now_ms: int) -> Demand:
     ``level; name=value; ...``, for example ``bounded; seconds=5; wait=1``.
     """
     level, *words = [part.strip() for part in text.split(";")]
-    allowed = _WORDS.get(level)
-    if allowed is None:
-        names = ", ".join(_WORDS)
-        raise InvalidRequest(f"{_HEADER}: {level[:40]!r} is not one of the levels {names}")
+    allowed = _WORDS.get(level, ())
     values: dict[str, str] = {}
     for word in words:
         name, mark, value = word.partition("=")
         name = name.strip()
-        if name not in allowed or not mark or name in values:
+        if (allowed and name not in allowed) or not mark or name in values:
             raise InvalidRequest(f"{_HEADER}: {level} cannot have {word[:40]!r}")
         values[name] = value.strip()
+    token = decode_token(values["token"]) if "token" in values else NO_TOKEN
     return made_demand(
         cast("Level", level),
         seconds=_number(values, "seconds"),
         versions=_number(values, "versions"),
         wait_seconds=_number(values, "wait"),
-        token=decode_token(values["token"], now_ms) if "token" in values else Token(),
+        token=check_token(token, now_ms),
     )
 
 
@@ -186,9 +193,12 @@ def made_demand(
     seconds: float | None = None,
     versions: float | None = None,
     wait_seconds: float | None = None,
-    token: Token = Token(),
+    token: Token = NO_TOKEN,
 ) -> Demand:
     """The demand of these. Raises InvalidRequest for what is out of bounds."""
+    if level not in _WORDS:
+        names = ", ".join(_WORDS)
+        raise InvalidRequest(f"{_HEADER}: {str(level)[:40]!r} is not one of the levels {names}")
     if level == "bounded" and seconds is None and versions is None:
         raise InvalidRequest(f"{_HEADER}: bounded takes seconds, versions or both")
     _check("seconds", seconds, STALENESS_SECONDS_MAX)

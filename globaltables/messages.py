@@ -114,8 +114,8 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag=7):
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """``now_ms`` is the origin's wall clock; ``closed`` has (stream, closed timestamp) pairs.
 
-    A pair says that everything at or below it was in what was sent on the stream before. ``missing``
-    has (stream, changes) pairs of streams of which so many changes are not sent yet.
+    A pair says that everything at or below it was in what was sent on the stream before.
+    ``missing`` has (stream, changes) pairs of streams of which so many are not sent yet.
     """
 
     number: int

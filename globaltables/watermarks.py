@@ -35,7 +35,7 @@ class Watermarks:
         self.note_missing(number, 0, moment_ms)
 
     def note_missing(self, number: int, changes: int, moment_ms: int) -> None:
-        """So many of region ``number``'s changes are not here, as it counted after ``moment_ms``."""
+        """So many changes of region ``number`` are not here, as counted after ``moment_ms``."""
         known = self.missing.get(number)
         if known is None or known[1] <= moment_ms:
             self.missing[number] = (changes, moment_ms)
@@ -43,6 +43,15 @@ class Watermarks:
     def note_acknowledged(self, number: int, closed: int) -> None:
         """All of ours at or below ``closed`` is durable in region ``number``."""
         self.acknowledged[number] = max(self.acknowledged.get(number, 0), closed)
+
+    def copy(self) -> Watermarks:
+        """What is known now."""
+        marks = Watermarks()
+        marks.received = dict(self.received)
+        marks.acknowledged = dict(self.acknowledged)
+        marks.as_of_ms = dict(self.as_of_ms)
+        marks.missing = dict(self.missing)
+        return marks
 
     def forget(self, number: int) -> None:
         """The region has left: when it comes back it begins anew."""

@@ -29,7 +29,10 @@ Resolve = Callable[[Item | None, Item | None], Item | None]
 
 
 class ReplicaPosition(msgspec.Struct, frozen=True):
-    """What is stored of it with a partition's position. ``heard``: region -> highest hlc here, this one's too."""
+    """What is stored of it with a partition's position.
+
+    ``heard``: region, this one too -> its highest hlc here.
+    """
 
     received: dict[str, Received] = {}
     horizon: int = 0
