@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .changes import Change, changes_of
     from .config import Settings
-    from .database import Database, Index, Table, open_database
+    from .database import Database, Table, open_database
+    from .definitions import Index
     from .errors import (
         Ambiguous,
         ConditionFailed,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         RequestError,
         ResourceInUse,
         ResourceNotFound,
+        StaleReplica,
         StorageError,
         Throttled,
         TransactionCanceled,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     )
     from .globaltables.policies import by_attribute
     from .service import run_service as serve
+    from .sessions import BoundedStaleness, Session
     from .transaction import Transaction
     from .triggers import Triggers
 
@@ -52,13 +55,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Database", "Index", "Settings", "Table", "Transaction", "Triggers", "Change",
-    "by_attribute", "changes_of", "open_database", "serve",
+    "BoundedStaleness", "Session", "by_attribute", "changes_of", "open_database", "serve",
     "Ambiguous", "ConditionFailed", "ConfigurationError", "Conflict", "Corrupt", "DirectoryInUse",
     "IdempotentParameterMismatch", "InvalidRequest", "ItemCollectionTooLarge", "LimitExceeded",
     "LinkError", "LinkLost", "LinkRefused", "MalformedRequest", "MillstreamError", "OutcomeUnknown",
-    "RequestError", "ResourceInUse",
-    "ResourceNotFound", "StorageError", "Throttled", "TransactionCanceled", "TransactionConflict",
-    "TransactionInProgress", "Trimmed", "Unavailable", "WrongFormat",
+    "RequestError", "ResourceInUse", "ResourceNotFound", "StaleReplica", "StorageError",
+    "Throttled", "TransactionCanceled", "TransactionConflict", "TransactionInProgress", "Trimmed",
+    "Unavailable", "WrongFormat",
 ]  # fmt: skip
 
 # Module and attribute of each name that is not an error.
@@ -67,7 +70,9 @@ _HOMES = {
     "Settings": ("config", "Settings"),
     "open_database": ("database", "open_database"),
     "serve": ("service", "run_service"),
-    "Index": ("database", "Index"),
+    "Index": ("definitions", "Index"),
+    "BoundedStaleness": ("sessions", "BoundedStaleness"),
+    "Session": ("sessions", "Session"),
     "by_attribute": ("globaltables.policies", "by_attribute"),
     "Table": ("database", "Table"),
     "Transaction": ("transaction", "Transaction"),

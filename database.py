@@ -25,11 +25,11 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
-from decimal import Decimal
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -44,6 +44,7 @@ from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
 from .changes import Change, Follower, Since
 from .conflict_control import ConflictControl
+from .definitions import Index, KeyPart, definitions, index_request, key_schema
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
@@ -56,6 +57,7 @@ from .limits import (
     TRANSACTION_PAUSE_SECONDS,
 )
 from .model.python_values import from_item, to_attribute, to_item
+from .sessions import Consistency, Session, note_shown, reading_of
 from .streams.lineage import hops_of
 from .transaction import Transaction
 from .trigger_control import TriggerControl
@@ -63,40 +65,29 @@ from .triggers import make_trigger, resolvers_of
 
 Plain: TypeAlias = dict[str, Any]
 Result = TypeVar("Result")
-KeyPart: TypeAlias = str | tuple[str, type]
 StreamView: TypeAlias = Literal["KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES"]
 Returns: TypeAlias = Literal["NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"]
 _Operation: TypeAlias = Callable[[Tables, Caller, bytes], Awaitable[bytes]]
 
-_KINDS: dict[type, str] = {str: "S", int: "N", float: "N", Decimal: "N", bytes: "B"}
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-class Index(msgspec.Struct, frozen=True):
-    """A secondary index to be made with a table or on one.
+class Table(ConflictControl):
+    """One table of a ``Database``. Holds nothing but its name; cheap to make.
 
-    Keys are attribute names (strings) or ``(name, type)`` pairs with type ``str``, ``int`` or
-    ``bytes``; a sequence of them makes a multi-attribute key of up to four. Without
-    ``partition_key`` the index is local: it shares the table's partition key, is read in step with
-    the table, and can be made only together with it. ``projection`` is ``"ALL"``,
-    ``"KEYS_ONLY"`` or the names of the attributes to hold besides the keys.
+    ``consistency`` of a call, or else of the table, matters in a global table only (``sessions``);
+    a write heeds nothing but a session. A call for which it cannot be had raises StaleReplica.
     """
 
-    name: str
-    partition_key: KeyPart | list[KeyPart] | None = None
-    sort_key: KeyPart | list[KeyPart] | None = None
-    projection: str | Sequence[str] = "ALL"
+    __slots__ = ("_consistency", "_database", "name")
 
-
-class Table(ConflictControl):
-    """One table of a ``Database``. Holds nothing but its name; cheap to make."""
-
-    __slots__ = ("_database", "name")
-
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(
+        self, database: Database, name: str, consistency: Consistency | None = None
+    ) -> None:
         self._database = database
         self.name = name
+        self._consistency = consistency
 
     def __repr__(self) -> str:
         return f"<Table {self.name}>"
@@ -107,8 +98,9 @@ class Table(ConflictControl):
         *,
         projection: str | None = None,
         names: Mapping[str, str] | None = None,
+        consistency: Consistency | None = None,
     ) -> Plain | None:
-        """The item under ``key``, or None. Always sees the newest write.
+        """The item under ``key``, or None. Sees the newest write, in a global table of this region.
 
         Raises:
             ResourceNotFound: no such table.
@@ -117,7 +109,7 @@ class Table(ConflictControl):
         request = {"Key": to_item(key), **_expressions(names=names)}
         if projection is not None:
             request["ProjectionExpression"] = projection
-        answer = await self._call(items.get_item, request)
+        answer = await self._call(items.get_item, request, consistency)
         return from_item(answer["Item"]) if "Item" in answer else None
 
     async def put(
@@ -127,6 +119,7 @@ class Table(ConflictControl):
         condition: str | None = None,
         names: Mapping[str, str] | None = None,
         values: Mapping[str, Any] | None = None,
+        consistency: Consistency | None = None,
     ) -> Plain | None:
         """Store ``item`` in the place of whatever was under its key; returns what was there.
 
@@ -140,7 +133,7 @@ class Table(ConflictControl):
         """
         request = {"Item": to_item(item), "ReturnValues": "ALL_OLD"}
         request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.put_item, request))
+        return _attributes(await self._call(items.put_item, request, consistency))
 
     async def update(
         self,
@@ -151,6 +144,7 @@ class Table(ConflictControl):
         names: Mapping[str, str] | None = None,
         values: Mapping[str, Any] | None = None,
         returns: Returns = "ALL_NEW",
+        consistency: Consistency | None = None,
     ) -> Plain | None:
         """Change the item under ``key`` by an update expression, creating it if absent.
 
@@ -158,7 +152,7 @@ class Table(ConflictControl):
         """
         request = {"Key": to_item(key), "UpdateExpression": update, "ReturnValues": returns}
         request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.update_item, request))
+        return _attributes(await self._call(items.update_item, request, consistency))
 
     async def delete(
         self,
@@ -167,6 +161,7 @@ class Table(ConflictControl):
         condition: str | None = None,
         names: Mapping[str, str] | None = None,
         values: Mapping[str, Any] | None = None,
+        consistency: Consistency | None = None,
     ) -> Plain | None:
         """Remove the item under ``key``; returns it, or None if there was none.
 
@@ -174,7 +169,7 @@ class Table(ConflictControl):
         """
         request = {"Key": to_item(key), "ReturnValues": "ALL_OLD"}
         request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.delete_item, request))
+        return _attributes(await self._call(items.delete_item, request, consistency))
 
     async def query(
         self,
@@ -187,6 +182,7 @@ class Table(ConflictControl):
         values: Mapping[str, Any] | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        consistency: Consistency | None = None,
     ) -> AsyncIterator[Plain]:
         """Items of one partition key, in the order of the sort key; pages are fetched as needed.
 
@@ -195,7 +191,7 @@ class Table(ConflictControl):
         """
         request: Plain = {"KeyConditionExpression": key_condition, "ScanIndexForward": not reverse}
         request |= _expressions(index, filter, projection, names=names, values=values)
-        async for item in self._pages(queries.query, request, filter, limit):
+        async for item in self._pages(queries.query, request, filter, limit, consistency):
             yield item
 
     async def scan(
@@ -208,6 +204,7 @@ class Table(ConflictControl):
         values: Mapping[str, Any] | None = None,
         segment: tuple[int, int] | None = None,
         limit: int | None = None,
+        consistency: Consistency | None = None,
     ) -> AsyncIterator[Plain]:
         """Every item of the table or index, in no meaningful order; pages as needed.
 
@@ -216,44 +213,62 @@ class Table(ConflictControl):
         request = _expressions(index, filter, projection, names=names, values=values)
         if segment is not None:
             request["Segment"], request["TotalSegments"] = segment
-        async for item in self._pages(scans.scan, request, filter, limit):
+        async for item in self._pages(scans.scan, request, filter, limit, consistency):
             yield item
 
-    async def put_many(self, items: Iterable[Plain]) -> None:
+    async def put_many(
+        self, items: Iterable[Plain], *, consistency: Consistency | None = None
+    ) -> None:
         """Store many items: batches, not a transaction. Later ones win over earlier ones' keys.
 
         Each item is durable or an error is raised; after an error any part may be stored.
         """
-        await self._write_many({"PutRequest": {"Item": to_item(item)}} for item in items)
+        requests = [{"PutRequest": {"Item": to_item(item)}} for item in items]
+        await self._write_many(requests, consistency)
 
-    async def delete_many(self, keys: Iterable[Plain]) -> None:
+    async def delete_many(
+        self, keys: Iterable[Plain], *, consistency: Consistency | None = None
+    ) -> None:
         """Remove many items: batches, not a transaction."""
-        await self._write_many({"DeleteRequest": {"Key": to_item(key)}} for key in keys)
+        requests = [{"DeleteRequest": {"Key": to_item(key)}} for key in keys]
+        await self._write_many(requests, consistency)
 
-    async def get_many(self, keys: Sequence[Plain]) -> list[Plain]:
+    async def get_many(
+        self, keys: Sequence[Plain], *, consistency: Consistency | None = None
+    ) -> list[Plain]:
         """The items under ``keys`` that exist, in no particular order."""
         found: list[Plain] = []
         pending = [to_item(key) for key in keys]
         while pending:
             part, pending = pending[:BATCH_GET_KEYS_MAX], pending[BATCH_GET_KEYS_MAX:]
             answer = await self._database._call(
-                batches.batch_get_item, {"RequestItems": {self.name: {"Keys": part}}}
+                batches.batch_get_item,
+                {"RequestItems": {self.name: {"Keys": part}}},
+                consistency or self._consistency,
             )
             found += (from_item(item) for item in answer["Responses"].get(self.name, ()))
             pending += answer["UnprocessedKeys"].get(self.name, {"Keys": []})["Keys"]
         return found
 
-    async def _write_many(self, requests: Iterable[Plain]) -> None:
-        pending = list(requests)
+    async def _write_many(
+        self, pending: list[Plain], consistency: Consistency | None
+    ) -> None:
         while pending:
             part, pending = pending[:BATCH_WRITE_REQUESTS_MAX], pending[BATCH_WRITE_REQUESTS_MAX:]
             answer = await self._database._call(
-                batches.batch_write_item, {"RequestItems": {self.name: part}}
+                batches.batch_write_item,
+                {"RequestItems": {self.name: part}},
+                consistency or self._consistency,
             )
             pending = answer["UnprocessedItems"].get(self.name, []) + pending
 
     async def _pages(
-        self, operation: _Operation, request: Plain, filter: str | None, limit: int | None
+        self,
+        operation: _Operation,
+        request: Plain,
+        filter: str | None,
+        limit: int | None,
+        consistency: Consistency | None,
     ) -> AsyncIterator[Plain]:
         if limit is not None and limit < 1:
             raise InvalidRequest("limit: at least 1")
@@ -261,7 +276,7 @@ class Table(ConflictControl):
         while True:
             if left is not None and filter is None:
                 request["Limit"] = left
-            answer = await self._call(operation, request)
+            answer = await self._call(operation, request, consistency)
             for item in answer["Items"]:
                 yield from_item(item)
                 if left is not None:
@@ -287,8 +302,11 @@ class Table(ConflictControl):
         database = self._database
         return Follower(database._tables, database._caller.namespace, self.name).run(since)
 
-    async def _call(self, operation: _Operation, request: Plain) -> Plain:
-        return await self._database._call(operation, {"TableName": self.name, **request})
+    async def _call(
+        self, operation: _Operation, request: Plain, consistency: Consistency | None = None
+    ) -> Plain:
+        request = {"TableName": self.name, **request}
+        return await self._database._call(operation, request, consistency or self._consistency)
 
 
 class Database:
@@ -311,19 +329,29 @@ class Database:
             return self._as_program
         return msgspec.structs.replace(self._as_program, hops=hops_of(trace))
 
-    def table(self, name: str) -> Table:
-        """The table called ``name``; whether it exists shows when it is used."""
-        return Table(self, name)
+    def table(self, name: str, *, consistency: Consistency | None = None) -> Table:
+        """The table called ``name``; whether it exists shows when it is used.
+
+        ``consistency`` is for its calls that name none.
+        """
+        return Table(self, name, consistency)
+
+    def session(self) -> Session:
+        """A new session, for the calls of one client here and in other regions' databases."""
+        return Session()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(
+        self, *, consistency: Consistency | None = None
+    ) -> AsyncIterator[Transaction]:
         """A transaction that is committed when the block ends well; see ``Transaction``.
 
         Raises at the end of the block what ``Transaction.commit`` raises.
         """
-        transaction = Transaction(self._tables, self._caller)
-        yield transaction
-        await transaction.commit()
+        with self._calling(consistency) as caller:
+            transaction = Transaction(self._tables, caller)
+            yield transaction
+            await transaction.commit()
 
     async def transact(
         self, work: Callable[[Transaction], Awaitable[Result]], *, attempts: int = 10
@@ -373,14 +401,14 @@ class Database:
         request: Plain = {
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
-            "KeySchema": _key_schema(kinds, partition_key, sort_key),
+            "KeySchema": key_schema(kinds, partition_key, sort_key),
         }
         for index in indexes:
             is_local = index.partition_key is None
             member = "LocalSecondaryIndexes" if is_local else "GlobalSecondaryIndexes"
             leading = partition_key if index.partition_key is None else index.partition_key
-            request.setdefault(member, []).append(_index(kinds, index, leading))
-        request["AttributeDefinitions"] = _definitions(kinds)
+            request.setdefault(member, []).append(index_request(kinds, index, leading))
+        request["AttributeDefinitions"] = definitions(kinds)
         if stream is not None:
             request["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream}
         await self._call(table_operations.create_table, request)
@@ -392,12 +420,12 @@ class Database:
         if index.partition_key is None:
             raise InvalidRequest("A local index is made together with its table")
         kinds: dict[str, str] = {}
-        created = _index(kinds, index, index.partition_key)
+        created = index_request(kinds, index, index.partition_key)
         await self._call(
             table_operations.update_table,
             {
                 "TableName": table,
-                "AttributeDefinitions": _definitions(kinds),
+                "AttributeDefinitions": definitions(kinds),
                 "GlobalSecondaryIndexUpdates": [{"Create": created}],
             },
         )
@@ -471,9 +499,24 @@ class Database:
     async def _wait_active(self, name: str) -> None:
         await self._tables.wait_active(self._caller.namespace, name)
 
-    async def _call(self, operation: _Operation, request: Plain) -> Plain:
-        answer: Plain = _decode(await operation(self._tables, self._caller, _encode(request)))
+    async def _call(
+        self, operation: _Operation, request: Plain, consistency: Consistency | None = None
+    ) -> Plain:
+        with self._calling(consistency) as caller:
+            answer: Plain = _decode(await operation(self._tables, caller, _encode(request)))
         return answer
+
+    @contextmanager
+    def _calling(self, consistency: Consistency | None) -> Iterator[Caller]:
+        """Who calls, and how consistently; what it was shown goes into its session."""
+        if consistency is None:
+            yield self._caller
+            return
+        reading = reading_of(consistency, self._tables.now_ms())
+        try:
+            yield msgspec.structs.replace(self._caller, reading=reading)
+        finally:
+            note_shown(consistency, reading)
 
 
 @asynccontextmanager
@@ -554,45 +597,3 @@ def _expressions(
 def _attributes(answer: Plain) -> Plain | None:
     attributes = answer.get("Attributes")
     return None if attributes is None else from_item(attributes)
-
-
-def _parts(part: KeyPart | list[KeyPart] | None) -> list[tuple[str, type]]:
-    if part is None:
-        return []
-    parts = part if isinstance(part, list) else [part]
-    return [(entry, str) if isinstance(entry, str) else entry for entry in parts]
-
-
-def _key_schema(
-    kinds: dict[str, str],
-    partition_key: KeyPart | list[KeyPart],
-    sort_key: KeyPart | list[KeyPart] | None,
-) -> list[Plain]:
-    schema = []
-    for role, parts in (("HASH", _parts(partition_key)), ("RANGE", _parts(sort_key))):
-        for name, kind in parts:
-            if kind not in _KINDS:
-                raise InvalidRequest(f"{name}: a key is str, int, float, Decimal or bytes")
-            kinds[name] = _KINDS[kind]
-            schema.append({"AttributeName": name, "KeyType": role})
-    return schema
-
-
-def _index(kinds: dict[str, str], index: Index, leading: KeyPart | list[KeyPart]) -> Plain:
-    projection: Plain
-    if index.projection in ("ALL", "KEYS_ONLY"):
-        projection = {"ProjectionType": index.projection}
-    else:
-        attributes = index.projection
-        if isinstance(attributes, str):
-            raise InvalidRequest(f"{index.name}: a projection is ALL, KEYS_ONLY or a list of names")
-        projection = {"ProjectionType": "INCLUDE", "NonKeyAttributes": list(attributes)}
-    return {
-        "IndexName": index.name,
-        "KeySchema": _key_schema(kinds, leading, index.sort_key),
-        "Projection": projection,
-    }
-
-
-def _definitions(kinds: dict[str, str]) -> list[Plain]:
-    return [{"AttributeName": name, "AttributeType": kind} for name, kind in kinds.items()]

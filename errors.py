@@ -17,6 +17,7 @@
     |   +-- IdempotentParameterMismatchsame token, other request
     |   +-- Throttled              over capacity, or this partition's queue is full: retry later
     +-- Unavailable                not served now (stopping, recovering); nothing has changed; retry
+    |   +-- StaleReplica           this region does not have yet what the read was to see
     +-- OutcomeUnknown             the write may or may not become visible; never told as a failure
     +-- StorageError
     |   +-- Corrupt                bytes on disk are not what was written; nothing is guessed
@@ -113,6 +114,10 @@ class Throttled(RequestError):
 
 class Unavailable(MillstreamError):
     """Not served at this moment; nothing has changed; the same call may succeed later."""
+
+
+class StaleReplica(Unavailable):
+    """A level of consistency could not be had within its wait; the message says what is behind."""
 
 
 class OutcomeUnknown(MillstreamError):

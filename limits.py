@@ -433,6 +433,9 @@ LINK_RETRY_SECONDS_MAX = 5.0
 # Signs of life, which also say how far each stream is closed; and how often tombstones that every
 # region has passed are looked for, so many rows at a time.
 PULSE_SECONDS = 1.0
+# Out of turn, for reads that wait for one: at most so often on a link; asked for again so often.
+PULSE_WANTED_SECONDS = 0.02
+PULSE_WANTED_AGAIN_SECONDS = 0.25
 # How far ahead a region's clock is reserved (S: after a crash it may begin so much ahead of the
 # wall clock, and wins conflicts for so long; half of it is how often the reservation is written).
 CLOCK_RESERVE_SECONDS = 3.0
@@ -454,3 +457,13 @@ CONFLICTS_LEFT_OUT_MAX = 20
 CONFLICTS_LEFT_OUT_CHARACTERS_MAX = 100
 # Groups that a region knows, those that it has left included.
 GROUPS_MAX = 10_000
+
+# Levels of consistency (S). A token has two entries a region of at most 25 bytes; who waits holds a
+# connection; a count of missing changes is believed for two pulses and a half.
+SESSION_TOKEN_BYTES_MAX = 2048
+CONSISTENCY_WAIT_SECONDS = 2.0
+CONSISTENCY_WAIT_SECONDS_MAX = 30.0
+STALENESS_SECONDS_MAX = 86_400.0
+STALENESS_VERSIONS_MAX = 1_000_000
+VERSIONS_SILENCE_SECONDS = 2.5
+INDEX_LOOK_SECONDS = 0.005

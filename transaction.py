@@ -25,6 +25,7 @@ from .actors.partition import PartitionActor
 from .actors.tables import TableRef, Tables, TransactionAction
 from .api.calls import Caller
 from .api.operations.inputs import find_table, item_key
+from .api.operations.levels import Place, meet, meet_write
 from .api.operations.transaction_actions import CheckedAction, check_action
 from .api.operations.transactions import place, refusal
 from .api.requests import (
@@ -73,6 +74,8 @@ class Transaction:
         """
         ref = find_table(self._tables, self._caller, _name(table))
         place = item_key(ref.table, to_item(key))
+        if self._caller.reading is not None:
+            await meet(self._tables, self._caller.reading, [Place(ref, place)])
         (row,) = await self._tables.transact_get([(ref, place)])
         if isinstance(row, Contended):
             raise TransactionConflict("Another transaction is changing an item that was read")
@@ -180,6 +183,9 @@ class Transaction:
             raise InvalidRequest(
                 f"A transaction reads and writes at most {TRANSACTION_ACTIONS_MAX} items"
             )
+        if self._caller.reading is not None:
+            places = [Place(action.table, action.command.key) for action in actions]
+            await meet_write(self._tables, self._caller.reading, places)
         outcome = await self._tables.transact_write(
             actions, hops=self._caller.hops, more=more
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ from ..globaltables.messages import (
     Opened,
     Pulse,
     PulseBack,
+    Wanted,
 )
 from ..globaltables.packing import unpack_arrivals
 from ..globaltables.watermarks import Watermarks
@@ -92,7 +93,24 @@ class Home(Protocol):
         ...
 
 
-_Item = Batch | Chunk | int
+class _Told(msgspec.Struct, frozen=True):
+    """What pulses say of one stream: how far it is closed (0: not said), and what is missing.
+
+    Each with the moment that it was true after, if that is known.
+    """
+
+    closed: int = 0
+    as_of_ms: int | None = None
+    missing: int = 0
+    counted_ms: int | None = None
+
+
+_Item = Batch | Chunk | _Told
+
+
+def moment_ms() -> int:
+    """Now, on a clock of this process that only goes forward."""
+    return int(trio.current_time() * 1000)
 
 
 class _NotHere(Exception):
@@ -130,6 +148,11 @@ class LinkIn:
         self._owes_gossip = False
         self._sending = trio.Lock()
 
+        #: Streams of which a read waits to hear; the values mean nothing.
+        self._wanted: dict[int, None] = {}
+        self._waited_for = trio.lowlevel.ParkingLot()
+
+
     def note_groups(self) -> None:
         """Groups have changed: they are told before anything else that is closed."""
         self._owes_gossip = True
@@ -141,11 +164,20 @@ class LinkIn:
                 await self._channel.send(Gossip(self._home.gossip()))
             await self._channel.send(ack)
 
+    def want(self, group_id: str, partitions: Collection[int]) -> None:
+        """Have the origin tell at once how far these partitions are."""
+        for number, stream in self._streams.items():
+            if stream.sink.group_id == group_id and stream.sink.partition in partitions:
+                self._wanted[number] = None
+        if self._wanted:
+            self._waited_for.unpark_all()
+
     async def run(self) -> None:
         """Receive until the link is lost, or superseded."""
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._ask)
                     await self._receive(Tasks(nursery))
         finally:
             self.ended.set()
@@ -159,8 +191,11 @@ class LinkIn:
                     self._put(message)
                 case Pulse():
                     for stream, closed in message.closed:
-                        self._put_closed(stream, closed)
-                    await self._channel.send(PulseBack(message.number, self._now_ms()))
+                        self._put_told(stream, _Told(closed, message.echo))
+                    for stream, missing in message.missing:
+                        self._put_told(stream, _Told(0, None, missing, message.echo))
+                    back = PulseBack(message.number, self._now_ms(), moment_ms())
+                    await self._channel.send(back)
                 case Open():
                     await self._open(message, tasks)
                 case Gossip():
@@ -201,15 +236,27 @@ class LinkIn:
         stream.items.append(message)
         stream.ready.unpark_all()
 
-    def _put_closed(self, number: int, closed: int) -> None:
+    def _put_told(self, number: int, told: _Told) -> None:
         stream = self._streams.get(number)
         if stream is None:
             return
-        if stream.items and isinstance(stream.items[-1], int):
-            stream.items[-1] = closed
+        last = stream.items[-1] if stream.items else None
+        if isinstance(last, _Told):
+            # Nothing came in between: it is as if both had been said at once.
+            if not told.closed:
+                told = msgspec.structs.replace(told, closed=last.closed, as_of_ms=last.as_of_ms)
+            stream.items[-1] = told
         else:
-            stream.items.append(closed)
+            stream.items.append(told)
         stream.ready.unpark_all()
+
+    async def _ask(self) -> None:
+        """Send what ``want`` has gathered."""
+        while True:
+            while not self._wanted:
+                await self._waited_for.park()
+            wanted, self._wanted = self._wanted, {}
+            await self._channel.send(Wanted(moment_ms(), list(wanted)))
 
     # One stream's task.
 
@@ -227,23 +274,30 @@ class LinkIn:
                 await stream.ready.park()
             item = items[0]
             closed = applied = 0
-            lsn, cursor = 0, None
+            lsn, cursor, echo = 0, None, None
             match item:
                 case Batch():
                     applied = (await self._take_batch(sink, item)).applied
-                    lsn, closed = item.lsn, item.closed
+                    lsn, closed, echo = item.lsn, item.closed, item.echo
                 case Chunk():
                     applied = (await self._take_chunk(sink, item)).applied
                     lsn, cursor = item.lsn, item.cursor
                     if cursor is None:
                         self._home.note_filled(sink.group_id, self._number, sink.partition)
-                case _:
-                    closed = item
+                case _Told():
+                    closed, echo = item.closed, item.as_of_ms
             items.popleft()
-            if not isinstance(item, int):
+            if not isinstance(item, _Told):
                 stream.batches -= 1
+            elif item.counted_ms is not None:
+                sink.marks.note_missing(self._number, item.missing, item.counted_ms)
+                self._home.note_closed(sink, self._number)
+                if not closed:
+                    continue
             if closed:
                 sink.marks.note_received(self._number, closed)
+                if echo is not None:
+                    sink.marks.note_as_of(self._number, echo)
                 self._home.note_closed(sink, self._number)
             await self._acknowledge(Ack(number, lsn, cursor, closed, applied))
 

@@ -27,9 +27,16 @@ from ..globaltables.messages import (
     Opened,
     Pulse,
     PulseBack,
+    Wanted,
 )
 from ..globaltables.peers import Peer
-from ..limits import LINK_RETRY_SECONDS, LINK_RETRY_SECONDS_MAX, PULSE_SECONDS
+from ..limits import (
+    LINK_RETRY_SECONDS,
+    LINK_RETRY_SECONDS_MAX,
+    LINK_STREAMS_MAX,
+    PULSE_SECONDS,
+    PULSE_WANTED_SECONDS,
+)
 from .channel import Channel
 from .replicator import Progress, Replicator, Source
 from .stretches import Stretches
@@ -83,6 +90,12 @@ class LinkOut:
         self._replicators: dict[int, Replicator] = {}
         self._next_stream = 0
         self._pulses: dict[int, int] = {}
+        self._last_pulse = 0
+        #: The last stamp of the peer on this link.
+        self._echo: int | None = None
+        #: Streams that somebody there waits for; the values mean nothing.
+        self._wanted: dict[int, None] = {}
+        self._asked = trio.lowlevel.ParkingLot()
         #: How far the peer's wall clock is ahead of ours, when last measured; and when, in ms.
         self.skew_ms: float | None = None
         self.round_trip_ms: float | None = None
@@ -137,8 +150,10 @@ class LinkOut:
         logger.info("linked to %s", self.peer.region)
         self._channel, self._owes_gossip, self.trouble = channel, True, ""
         self._replicators, self._pulses = {}, {}
+        self._echo, self._wanted = None, {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulse)
+            nursery.start_soon(self._pulse_when_wanted)
             nursery.start_soon(self._keep_streams)
             nursery.start_soon(self._receive, channel)
 
@@ -154,18 +169,51 @@ class LinkOut:
             await channel.send(message)
 
     async def _pulse(self) -> None:
-        number = 0
         while True:
-            number += 1
-            pairs = [
-                (stream, closed)
-                for stream, replicator in self._replicators.items()
-                if (closed := replicator.closed())
-            ]
-            now_ms = self._now_ms()
-            self._pulses[number] = now_ms
-            await self._send(Pulse(number, now_ms, pairs))
+            await self._send_pulse(*self._told_of(self._replicators))
             await trio.sleep(PULSE_SECONDS)
+
+    async def _pulse_when_wanted(self) -> None:
+        """Tell at once of streams that are waited for."""
+        while True:
+            while not self._wanted:
+                await self._asked.park()
+            wanted, self._wanted = self._wanted, {}
+            closed, missing = self._told_of(wanted)
+            if closed or missing:
+                await self._send_pulse(closed, missing)
+            level = dict(closed)
+            for stream in wanted:
+                replicator = self._replicators.get(stream)
+                # One that is not level now will be in a moment.
+                if stream not in level and replicator is not None and replicator.is_following:
+                    self._wanted[stream] = None
+            await trio.sleep(PULSE_WANTED_SECONDS)
+
+    def _told_of(
+        self, streams: Iterable[int]
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Closed timestamps of the streams that are level, and how much the others lack."""
+        closed, missing = [], []
+        for stream in streams:
+            replicator = self._replicators.get(stream)
+            if replicator is None:
+                continue
+            timestamp = replicator.closed()
+            changes = None if timestamp else replicator.missing()
+            if timestamp:
+                closed.append((stream, timestamp))
+            elif changes is not None:
+                missing.append((stream, changes))
+        return closed, missing
+
+    async def _send_pulse(
+        self, closed: list[tuple[int, int]], missing: list[tuple[int, int]]
+    ) -> None:
+        self._last_pulse = number = self._last_pulse + 1
+        now_ms = self._now_ms()
+        self._pulses[number] = now_ms
+        await self._send(Pulse(number, now_ms, closed, self._echo, missing))
 
     async def _keep_streams(self) -> None:
         """Have one replicator for each partition that the peer shall have."""
@@ -211,6 +259,7 @@ class LinkOut:
                 self._send,
                 progress,
                 self._now_ms,
+                lambda: self._echo,
             )
             self._replicators[replicator.stream] = replicator
             try:
@@ -235,6 +284,11 @@ class LinkOut:
                         replicator.on_opened(message)
                 case PulseBack():
                     self._measure(message)
+                    self._echo = message.stamp
+                case Wanted():
+                    self._echo = message.stamp
+                    self._wanted |= dict.fromkeys(message.streams[:LINK_STREAMS_MAX])
+                    self._asked.unpark_all()
                 case Gossip():
                     await self._home.merge(message.groups)
                 case _:

@@ -31,7 +31,7 @@ from ..limits import (
 from ..model.schema import GlobalIndex, Table
 from ..model.schema import Partition as PartitionRange
 from ..model.values import Item
-from ..model.versions import HybridClock
+from ..model.versions import HybridClock, hlc_at
 from ..storage.index_state import IndexState
 from ..storage.log.interface import LogEngine
 from ..storage.log.replicated import ReplicatedLogEngine
@@ -255,6 +255,10 @@ class Node:
     def tick(self) -> int:
         """The clock's next value."""
         return self._clock.next(self.host.clock.now_ms())
+
+    def has_passed(self, hlc: int) -> bool:
+        """Whether the clock's next value is above ``hlc``."""
+        return max(self._clock.last, hlc_at(self.host.clock.now_ms())) >= hlc
 
     async def _settle_region(self, catalog: Catalog) -> None:
         """Have the data be this region's, for good: versions name it by its number.

@@ -9,7 +9,7 @@ collects tombstones, and has a ``GroupKeeper`` carry out what groups decide. See
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ from .collector import Collector
 from .conflicts import Conflicts
 from .group_keeper import GroupKeeper
 from .groups import Groups
+from .levels import Levels
 from .link_in import LinkIn, Sink
 from .link_out import LinkOut, first_reason
 from .membership import Membership
@@ -117,6 +118,7 @@ class Regions:
         self._marks: dict[tuple[str, int], Watermarks] = {}
         #: Those who wait for a watermark to move.
         self.marked = trio.lowlevel.ParkingLot()
+        self.levels = Levels(self)
         #: (group, region number) -> its partitions that hold everything that region had.
         self._filled: dict[tuple[str, int], set[int]] = {}
         self._counts: dict[int, _Counts] = {
@@ -407,6 +409,15 @@ class Regions:
         """Whether it still is where such changes go."""
         found = self._node.schema_changes.actors_by_log.get(sink.actor.log_id)
         return found is sink.actor and replica_of(found).replica.tree != 0
+
+    def want(self, group_id: str, partitions: Collection[int]) -> None:
+        """Have all other regions tell at once how far these partitions are."""
+        for link in self._incoming.values():
+            link.want(group_id, partitions)
+
+    def has_passed(self, hlc: int) -> bool:
+        """Whether the next version given out here is above ``hlc``."""
+        return self._node.has_passed(hlc)
 
     def note_filled(self, group_id: str, number: int, partition: int) -> None:
         """The partition holds everything that region ``number`` had."""

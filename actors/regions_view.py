@@ -16,6 +16,7 @@ from .conflicts import Conflicts
 
 if TYPE_CHECKING:
     from ..globaltables.faults import LinkFaults
+    from .levels import Levels
     from .regions import Lag, PeerStatus
 
 
@@ -28,6 +29,8 @@ class Regions(Protocol):
     address: str
     #: What drills do to the links.
     faults: LinkFaults
+    #: Has reads be as consistent as they were asked for.
+    levels: Levels
 
     def known(self) -> list[str]:
         """The regions of the regions file, this one included."""

@@ -96,6 +96,7 @@ class Replicator:
         send: Callable[[Message], Awaitable[None]],
         progress: Progress,
         now_ms: Callable[[], int],
+        echo: Callable[[], int | None] = lambda: None,
     ) -> None:
         #: Its number on this link.
         self.stream = stream
@@ -107,6 +108,12 @@ class Replicator:
         self._send = send
         self.progress = progress
         self._now_ms = now_ms
+        #: The last stamp that the other region has sent.
+        self._echo = echo
+        #: The machine, and how many changes it had counted, when all of them had been sent last.
+        self._level: tuple[object, int] | None = None
+        #: How many were sent since.
+        self._sent_changes = 0
         self._answer: Opened | NotOpen | None = None
         #: Everything of this region's up to there was sent, or there was nothing in it.
         self._sent_lsn = 0
@@ -115,7 +122,7 @@ class Replicator:
         #: What was sent and is not acknowledged.
         self._flight: deque[_Sent] = deque()
         #: Everything acknowledged has been told of; ``closed`` may be.
-        self._is_following = False
+        self.is_following = False
         #: Woken by answers.
         self._answered = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
@@ -138,7 +145,7 @@ class Replicator:
             sent = flight.popleft()
             if not sent.is_part:
                 self.progress.acked_lsn = max(self.progress.acked_lsn, sent.lsn)
-        if not flight and self._is_following and self.progress.acked_lsn < self._sent_lsn:
+        if not flight and self.is_following and self.progress.acked_lsn < self._sent_lsn:
             # Behind the last batch there was nothing to send.
             self.progress.acked_lsn = self._sent_lsn
         self._answered.unpark_all()
@@ -146,9 +153,23 @@ class Replicator:
     def closed(self) -> int:
         """Everything of this region's at or below it was sent; 0 if that cannot be said now."""
         machine = self.source.actor.machine
-        if not self._is_following or self._sent_lsn != machine.lsn:
+        if not self.is_following or self._sent_lsn != machine.lsn:
             return 0
+        self._note_level()
         return self.source.close()
+
+    def missing(self) -> int | None:
+        """How many of this region's changes are not sent yet; None if that is not known."""
+        actor = self.source.actor
+        if not self.is_following or self._level is None or self._level[0] is not actor.machine:
+            return None
+        return replica_of(actor).replica.changes - self._level[1] - self._sent_changes
+
+    def _note_level(self) -> None:
+        """Everything that is committed here was sent."""
+        actor = self.source.actor
+        self._level = (actor.machine, replica_of(actor).replica.changes)
+        self._sent_changes = 0
 
     # Its own task.
 
@@ -187,12 +208,12 @@ class Replicator:
                 lsn = await self._fill(lsn, cursor, first)
             self._sent_lsn = self._named_lsn = lsn
             self.progress.state = "following"
-            self._is_following = True
+            self.is_following = True
             try:
                 await self._follow()
             except Trimmed:
                 logger.warning("log %s no longer reaches back", self.source.actor.log_id)
-            self._is_following = False
+            self.is_following = False
             lsn, cursor = 0, None
 
     def _reaches(self, lsn: int, cursor: bytes | None, first: int) -> bool:
@@ -229,13 +250,19 @@ class Replicator:
                 continue
             # In the same moment: nothing was committed since the log was read.
             machine = actor.machine
-            closed = machine.closed_timestamp if machine.lsn == stretch.lsn else 0
+            closed, echo = 0, None
+            self._sent_changes += stretch.changes
+            if machine.lsn == stretch.lsn:
+                closed, echo = machine.closed_timestamp, self._echo()
+                self._note_level()
             self._named_lsn = stretch.lsn
             self.progress.changes_sent += stretch.changes
             parts = stretch.parts or (b"",)
             for part in parts[:-1]:
                 await self._send_batch(Batch(self.stream, stretch.lsn, 0, part, True))
-            await self._send_batch(Batch(self.stream, stretch.lsn, closed, parts[-1]))
+            await self._send_batch(
+                Batch(self.stream, stretch.lsn, closed, parts[-1], False, echo)
+            )
             # Not before: a pulse, or an acknowledgement of what went before, would count it in.
             self._sent_lsn = stretch.lsn
             # What comes within moments shares the next batch.

@@ -39,6 +39,18 @@ class TransactionAction(msgspec.Struct, frozen=True):
     command: Action
 
 
+class Place(msgspec.Struct, frozen=True):
+    """What a call touches of a table: ``low <= key < high``, or by a global index all of it.
+
+    ``high`` None: the key ``low`` alone.
+    """
+
+    table: TableRef
+    low: bytes
+    high: bytes | None = None
+    index: str | None = None
+
+
 class TreeStatistics(msgspec.Struct, frozen=True):
     """How many items (or entries) there are, and their size as DynamoDB counts it, in bytes."""
 
@@ -70,6 +82,13 @@ class Span:
             return self.actors[0]
         return self.actors[bisect.bisect_right(self._edges, key[:8]) - 1]
 
+    def order_of(self, low: bytes, high: bytes | None) -> range:
+        """Which partitions ``[low, high)`` lies in, by their places in ``actors``."""
+        edges = self._edges
+        first = max(bisect.bisect_right(edges, low[:8].ljust(8, b"\0")) - 1, 0)
+        last = len(edges) if high is None else bisect.bisect_left(edges, high)
+        return range(first, last)
+
     def rows(
         self, tree: int, low: bytes, high: bytes | None, reverse: bool
     ) -> Iterator[tuple[bytes, Row]]:
@@ -82,11 +101,9 @@ class Span:
         self, tree: int, low: bytes, high: bytes | None, reverse: bool
     ) -> Iterator[tuple[bytes, Row]]:
         edges = self._edges
-        first = max(bisect.bisect_right(edges, low[:8].ljust(8, b"\0")) - 1, 0)
-        last = len(edges) if high is None else bisect.bisect_left(edges, high)
-        order = range(first, last)
+        order = self.order_of(low, high)
         for number in reversed(order) if reverse else order:
-            start = max(low, edges[number]) if number > first else low
+            start = max(low, edges[number]) if number > order.start else low
             stop = high
             if number + 1 < len(edges):
                 edge = edges[number + 1]
@@ -151,6 +168,28 @@ class TableRef:
         if self._span is None:
             raise ResourceNotFound(NOT_FOUND)
         return self._span.of(key)
+
+    def partitions_of(
+        self, low: bytes, high: bytes | None, *, everything: bool = False
+    ) -> list[tuple[int, PartitionActor]]:
+        """The partitions that ``low <= key < high`` lies in (None: ``low`` alone), numbered.
+
+        Raises ResourceNotFound while the table is not there.
+        """
+        span = self._span
+        if span is None:
+            raise ResourceNotFound(NOT_FOUND)
+        actors = span.actors
+        if everything:
+            order = range(len(actors))
+        else:
+            order = span.order_of(low, low + b"\0" if high is None else high)
+        return [(number, actors[number]) for number in order]
+
+    def index_actors(self, index: str) -> tuple[PartitionActor, ...]:
+        """The partitions of a global index; none if there is no such index now."""
+        place = self._indexes.get(index)
+        return () if place is None else place[0].actors
 
     def get(self, key: bytes) -> Row | None:
         """The item's row under ``key``. Raises ResourceNotFound while the table is not there."""

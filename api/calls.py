@@ -6,11 +6,14 @@ from typing import Protocol
 
 import msgspec
 
+from ..globaltables.consistency import Reading
+
 
 class Caller(msgspec.Struct, frozen=True):
     """Who calls. ``functions`` is the right to manage functions.
 
-    ``hops`` counts the handlers of changes one behind the other that led to this call.
+    ``hops`` counts the handlers of changes one behind the other that led to this call. ``reading``
+    is there when the call demands a level of consistency, and learns what it was shown.
     """
 
     namespace: str
@@ -19,6 +22,7 @@ class Caller(msgspec.Struct, frozen=True):
     request_id: str
     functions: bool = False
     hops: int = 0
+    reading: Reading | None = None
 
 
 class Dispatcher(Protocol):

@@ -28,6 +28,7 @@ from ..errors import (
     OutcomeUnknown,
     ResourceInUse,
     ResourceNotFound,
+    StaleReplica,
     StorageError,
     Throttled,
     TransactionCanceled,
@@ -219,6 +220,13 @@ class LimitExceededException(WireError):
     type_name = _DYNAMODB + "LimitExceededException"
 
 
+class ReplicaNotCaughtUpException(WireError):
+    """Ours: a level of consistency cannot be had now. SDKs retry whatever has the status 503."""
+
+    type_name = _DYNAMODB + "ReplicaNotCaughtUpException"
+    status = 503
+
+
 # What only the operations of 2017's global tables say.
 
 
@@ -337,6 +345,7 @@ _BY_MESSAGE: dict[type[MillstreamError], type[WireError]] = {
     LimitExceeded: LimitExceededException,
     ItemCollectionTooLarge: ItemCollectionSizeLimitExceededException,
     TransactionConflict: TransactionConflictException,
+    StaleReplica: ReplicaNotCaughtUpException,
     Unavailable: ServiceUnavailable,
 }
 

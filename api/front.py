@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..globaltables.consistency import CONSISTENCY_HEADER, Reading, encode_token, parse_demand
 from ..streams.lineage import TRACE_HEADER, hops_of
 from .calls import Caller, Dispatcher
 from .codings import inflate
@@ -76,6 +77,7 @@ class Front:
         """The bytes of the answer to ``request``, which ``machine`` has read."""
         request_id = self._ids.next()
         content_type, cors, status = AMZ_JSON, b"", 200
+        reading = None
         try:
             cors = self._gate.admit(request)
             if request.method != b"POST" or request.path != b"/":
@@ -97,6 +99,10 @@ class Front:
             if coding is not None:
                 body = inflate(body, coding)
             trace = headers.get(TRACE_HEADER)
+            level = headers.get(CONSISTENCY_HEADER)
+            if level is not None:
+                now_ms = int(self._clock() * 1000)
+                reading = Reading(parse_demand(level.decode("latin-1"), now_ms))
             caller = Caller(
                 identity.namespace,
                 identity.access_key,
@@ -104,6 +110,7 @@ class Front:
                 request_id,
                 identity.functions,
                 0 if trace is None else hops_of(trace.decode("latin-1")),
+                reading,
             )
             answer = await self._dispatcher.dispatch(target.decode("latin-1"), body, caller)
         except Exception as error:
@@ -114,6 +121,9 @@ class Front:
                 _log.error("request %s: %s", request_id, describe(error))
             answer, status = wire.body(), wire.status
             cors += wire.header_lines()
+        if reading is not None:
+            # What a refusal tells of an item counts too.
+            cors += b"x-millstream-session: %b\r\n" % encode_token(reading.token()).encode()
         return machine.respond(
             status,
             answer,

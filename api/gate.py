@@ -26,7 +26,9 @@ from .errors import ForbiddenException
 _LOOPBACK_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]", b"::1"})
 _HOSTS_KNOWN_MAX = 256
 _CORS_SECONDS = 172_800
-_EXPOSED = b"x-amzn-RequestId,x-amz-crc32,Content-Length,Content-Encoding,Date"
+_EXPOSED = (
+    b"x-amzn-RequestId,x-amz-crc32,x-millstream-session,Content-Length,Content-Encoding,Date"
+)
 
 
 class Policy(msgspec.Struct, frozen=True):

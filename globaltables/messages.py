@@ -16,7 +16,12 @@ Chunk           origin  rows and tombstones of a stretch of keys, at one moment
 Ack             recv.   everything up to there is durable here
 Pulse           origin  a sign of life, the origin's clock, closed timestamps of idle streams
 PulseBack       recv.   the same back, with the receiver's clock
+Wanted          recv.   a pulse at once, for the sake of these streams: somebody waits
 ==============  ======  ==================================================================
+
+The receiver's *stamps* mean nothing to the origin, which gives the last one back (``echo``): what
+was sent with it was sent after the stamp was made. So the receiver knows how old its knowledge is
+without having to believe anybody's clock.
 """
 
 from __future__ import annotations
@@ -69,7 +74,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
     ``arrivals`` is a packed list of ``Arrival`` (``packing``). ``closed``: with this batch,
     everything of the origin's at or below it has been sent (0: not told). ``is_part``: the stretch
-    is too large for one message, and more of it follows.
+    is too large for one message, and more of it follows. ``echo`` comes with ``closed``.
     """
 
     stream: int
@@ -77,6 +82,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=5):
     closed: int
     arrivals: bytes
     is_part: bool = False
+    echo: int | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -114,11 +120,14 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=8):
     """``now_ms`` is the origin's wall clock; ``closed`` has (stream, closed timestamp) pairs.
 
     A pair says that everything at or below it was in what was sent on the stream before.
+    ``missing`` has (stream, changes) pairs of streams of which so many are not sent yet.
     """
 
     number: int
     now_ms: int
     closed: list[tuple[int, int]]
+    echo: int | None = None
+    missing: list[tuple[int, int]] = []
 
 
 class PulseBack(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -126,9 +135,17 @@ class PulseBack(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
     number: int
     now_ms: int
+    stamp: int | None = None
 
 
-Message = Gossip | Open | Opened | NotOpen | Batch | Chunk | Ack | Pulse | PulseBack
+class Wanted(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """How far these streams are is wanted now, and ``stamp`` back with it."""
+
+    stamp: int
+    streams: list[int]
+
+
+Message = Gossip | Open | Opened | NotOpen | Batch | Chunk | Ack | Pulse | PulseBack | Wanted
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

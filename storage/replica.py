@@ -29,7 +29,10 @@ Resolve = Callable[[Item | None, Item | None], Item | None]
 
 
 class ReplicaPosition(msgspec.Struct, frozen=True):
-    """What is stored of it with a partition's position. ``heard``: region -> highest hlc here."""
+    """What is stored of it with a partition's position.
+
+    ``heard``: region, this one too -> its highest hlc here.
+    """
 
     received: dict[str, Received] = {}
     horizon: int = 0
@@ -45,6 +48,7 @@ class Replica:
         "_number",
         "_proposed",
         "_receiving",
+        "changes",
         "heard",
         "horizon",
         "received",
@@ -70,8 +74,10 @@ class Replica:
         self._receiving: dict[str, Received] = {}
         #: Nothing at or below it is taken any more: it is known here, or was deleted since.
         self.horizon = position.horizon
-        #: Region number -> the highest hlc of its that took effect here.
+        #: Region number (this one's too) -> the highest hlc of its that took effect here.
         self.heard = dict(position.heard)
+        #: How many changes of this region's own took effect since this object was made.
+        self.changes = 0
 
     def position(self) -> ReplicaPosition | None:
         """What is stored; None for a table that was never a global one."""
@@ -148,9 +154,11 @@ class Replica:
             self._put(effect.key, encode_row(effect.key, row))
         elif self.totals.count:
             self._put(effect.key, None)
-        if self.region_of(effect.region) != self._number:
-            heard = self.heard.get(effect.region, 0)
-            self.heard[effect.region] = max(heard, effect.hlc)
+        region = self.region_of(effect.region)
+        if effect.hlc > self.heard.get(region, 0):
+            self.heard[region] = effect.hlc
+        if region == self._number:
+            self.changes += 1
 
     def apply_dropped(self, record: TombstonesDropped) -> None:
         """Remove tombstones that every region has passed, unless they are newer again."""

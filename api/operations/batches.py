@@ -36,6 +36,7 @@ from .inputs import (
     refuse_idle_placeholders,
     tree_key,
 )
+from .levels import Place, meet, meet_write
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -77,6 +78,9 @@ async def batch_get_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
         check_scalar(ref.table, projection)
         keys = [item_key(ref.table, key) for key in wanted.keys]
         readings.append(_Reading(name, ref, keys, wanted, projection))
+    if caller.reading is not None:
+        places = [Place(reading.ref, key) for reading in readings for key in reading.keys]
+        await meet(tables, caller.reading, places)
     responses: dict[str, msgspec.Raw] = {}
     unprocessed: dict[str, KeysAndAttributes] = {}
     consumed: dict[str, Consumption] = {}
@@ -170,6 +174,9 @@ async def batch_write_item(tables: Tables, caller: Caller, body: bytes) -> bytes
         if len({command.key for command in commands}) < len(commands):
             raise InvalidRequest(_DUPLICATES)
         batches.append((name, ref, commands))
+    if caller.reading is not None:
+        places = [Place(ref, command.key) for _, ref, commands in batches for command in commands]
+        await meet_write(tables, caller.reading, places, reads=False)
     unprocessed: dict[str, list[BatchWrite]] = {}
     consumed: dict[str, Consumption] = {}
     refusal: Exception | None = None

@@ -47,6 +47,7 @@ from .inputs import (
     refuse_idle_placeholders,
     tree_key,
 )
+from .levels import Place, meet, meet_write
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -80,6 +81,8 @@ async def get_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     table = ref.table
     key = item_key(table, request.key)
     check_scalar(table, projection)
+    if caller.reading is not None:
+        await meet(tables, caller.reading, [Place(ref, key)])
     row = ref.get(key)
     parts = []
     if row is not None:
@@ -126,7 +129,7 @@ async def put_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     # serves the next request while it is in the processor's cache (an eighth of a PutItem's price).
     key = item if request.return_item_collection_metrics == "SIZE" else {}
     request.item = item = {}
-    return await _write(tables, ref, request, command, key, None)
+    return await _write(tables, caller, ref, request, command, key, None)
 
 
 async def delete_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
@@ -142,7 +145,7 @@ async def delete_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
     check_scalar(ref.table, condition)
     values = request.expression_attribute_values or {}
     command = Delete(key, condition, values, hops=caller.hops)
-    return await _write(tables, ref, request, command, request.key, None)
+    return await _write(tables, caller, ref, request, command, request.key, None)
 
 
 async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
@@ -186,7 +189,7 @@ async def update_item(tables: Tables, caller: Caller, body: bytes) -> bytes:
         check_scalar(table, update)
     check_scalar(table, condition)
     command = UpdateItem(key, request.key, update, condition, values, hops=caller.hops)
-    return await _write(tables, ref, request, command, request.key, update)
+    return await _write(tables, caller, ref, request, command, request.key, update)
 
 
 def _check_parameters(request: WriteRequest) -> None:
@@ -226,6 +229,7 @@ def _compile(
 
 async def _write(
     tables: Tables,
+    caller: Caller,
     ref: TableRef,
     request: WriteRequest,
     command: Command,
@@ -236,6 +240,13 @@ async def _write(
 
     ``key`` holds at least the item's key attributes, where collection metrics are asked for.
     """
+    if caller.reading is not None:
+        reads = (
+            isinstance(command, UpdateItem)
+            or command.condition is not None
+            or request.return_values == "ALL_OLD"
+        )
+        await meet_write(tables, caller.reading, [Place(ref, command.key)], reads=reads)
     result = await ref.write(command)
     if isinstance(result, Refused):
         found = result.found

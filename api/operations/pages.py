@@ -28,8 +28,10 @@ from ...model.keys import successor
 from ...model.schema import GlobalIndex, LocalIndex, Table
 from ...model.values import Item, decode_item, encode_item
 from ...storage.indexes import primary_key
+from ..calls import Caller
 from ..requests import Capacity
 from .consumed import capacity_member
+from .levels import Place, meet
 
 if TYPE_CHECKING:
     from ...actors.tables import TableRef, Tables
@@ -96,14 +98,28 @@ class Page:
 
 
 async def serve_page(
-    tables: Tables, ref: TableRef, plan: Plan, table_name: str, mode: Capacity | None
+    tables: Tables,
+    caller: Caller,
+    ref: TableRef,
+    plan: Plan,
+    table_name: str,
+    mode: Capacity | None,
 ) -> bytes:
     """Read the page that ``plan`` describes; the answer. ``mode`` is ReturnConsumedCapacity."""
+    if caller.reading is not None:
+        await meet(tables, caller.reading, [_place(ref, plan)])
     page = await _read_page(tables, ref, plan)
     capacity = None
     if mode is not None and mode != "NONE":
         capacity = capacity_member(_consumption(plan, page), table_name, mode)
     return _answer(plan, page, capacity)
+
+
+def _place(ref: TableRef, plan: Plan) -> Place:
+    """What the page reads. Entries of a local index lie with their items."""
+    if isinstance(plan.index, GlobalIndex):
+        return Place(ref, b"", None, plan.index.name)
+    return Place(ref, plan.low, plan.high)
 
 
 async def _read_page(tables: Tables, ref: TableRef, plan: Plan) -> Page:

@@ -68,7 +68,7 @@ async def query(tables: Tables, caller: Caller, body: bytes) -> bytes:
     ref = find_table(tables, caller, request.table_name)
     plan = _plan(request, ref.table, compiled, legacy_keep)
     return await serve_page(
-        tables, ref, plan, request.table_name, request.return_consumed_capacity
+        tables, caller, ref, plan, request.table_name, request.return_consumed_capacity
     )
 
 

@@ -33,6 +33,7 @@ from ..requests import (
 )
 from .consumed import add_write, collection_metrics
 from .inputs import check_scalar, compile_request, find_table, item_key, reader
+from .levels import Place, meet, meet_write
 from .transaction_actions import CheckedAction, check_action, command_of
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ async def transact_write_items(tables: Tables, caller: Caller, body: bytes) -> b
         for action in actions:
             if isinstance(action.request, TransactPut):
                 action.request.item = {}
+    if caller.reading is not None:
+        places = [Place(command.table, command.command.key) for command in commands]
+        await meet_write(tables, caller.reading, places)
     outcome = await tables.transact_write(
         commands, token=token, request_hash=request_hash, hops=caller.hops
     )
@@ -197,7 +201,10 @@ async def transact_get_items(tables: Tables, caller: Caller, body: bytes) -> byt
     gets = [each.get for each in request.transact_items]
     projections = [_check_get(get) for get in gets]
     refs = [find_table(tables, caller, get.table_name) for get in gets]
-    rows = await tables.transact_get(_places(refs, gets, projections))
+    places = _places(refs, gets, projections)
+    if caller.reading is not None:
+        await meet(tables, caller.reading, [Place(ref, key) for ref, key in places])
+    rows = await tables.transact_get(places)
     if any(isinstance(row, Contended) for row in rows):
         raise _canceled([_reason(row) for row in rows])
     consumed = _Consumed()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import millstream
 from millstream.actors.data_directory import open_node
@@ -59,6 +60,7 @@ async def test_a_policy_set_in_python_holds_in_every_region() -> None:
 
         rows: list[Any] = []
         while not rows:
+            await trio.sleep(0.01)
             rows = await kept()
         assert [(row["outcome"], row["won"]["price"]) for row in rows] == [("kept", 2)]
         described = await here.conflict_policy()

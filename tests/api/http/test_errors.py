@@ -195,7 +195,8 @@ def test_names_and_members_are_those_of_the_service_model():
     found = 0
     for kind in CLASSES:
         prefix, _, name = kind.type_name.partition("#")
-        if prefix + "#" == DYNAMODB:
+        # One is ours: DynamoDB has no levels of consistency to fail at.
+        if prefix + "#" == DYNAMODB and kind is not wire.ReplicaNotCaughtUpException:
             assert kind.message_member in modelled[name].members
             found += 1
     assert found > 10
