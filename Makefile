@@ -4,13 +4,14 @@
 #   make test     the tests (ARGS="-k name" to choose)
 #   make sim      simulated worlds, faults and all, from SEED on (SEED=1 WORLDS=20; KIND=items
 #                 or transactions or triggers; ARGS=--quiet)
-#   make crash    SIGKILL under load, again and again (N=50; ARGS="--workload triggers")
+#   make crash    SIGKILL under load, again and again (N=50; ARGS="--workload triggers" or
+#                 "--workload regions", with partitions)
 #   make powercut power cuts on a model of the disk (IMAGES=200; needs strace)
 #   make damage   flipped bits and cut files (SAMPLES=2000)
 #   make fuzz     random bytes, changed requests, broken HTTP (SECONDS=60 SEED=1)
 #   make conformance  the independent suite recorded on AWS (DIR=its checkout)
-#   make bench    throughput and CPU beside installed peers (BENCH=memory, scale, engine or
-#                 triggers; ARGS)
+#   make bench    throughput and CPU beside installed peers (BENCH=memory, scale, engine,
+#                 triggers or regions; ARGS)
 #   make check    lint, types, the rooms' layers, the tidy test
 #   make wheel-test   install the built wheel and sdist elsewhere and run the demo there
 #   make clean    remove what make made

@@ -1,9 +1,10 @@
 """A link's channel: the connection's machine, a stream, and the faults of a drill.
 
-One task may receive while others send. Sending is queueing: one task of the channel writes frames
-in the order of their queueing, later if a drill says so. ``send`` returns when its frame has been
-taken by the socket, or, where a drill delays it, when it is within the bytes that may be delayed;
-cancelled, its frame may still be sent. So a frame is sent whole or the channel is at its end.
+One task may receive while others send. A frame with nothing before it goes to the socket at once,
+without a task being woken. What the socket does not take, or a drill delays, is queued: one task of
+the channel writes it, in order. ``send`` returns when its frame has been taken by the socket, or,
+where a drill delays it, when it is within the bytes that may be delayed; cancelled, its frame may
+still be sent. So a frame is sent whole or the channel is at its end.
 
 A channel ends once, for one reason, which everybody who waits on it is then told: the peer has
 closed, is silent (LINK_SILENCE_SECONDS without a byte while somebody receives), takes nothing
@@ -26,7 +27,7 @@ from ..globaltables.link import NONCE_BYTES, LinkConnection
 from ..globaltables.messages import Message
 from ..globaltables.peers import Identity, Peer
 from ..host.entropy import Entropy
-from ..host.links import AnsweredStream, ByteStream, Links, close_at_once
+from ..host.links import AnsweredStream, ByteStream, Links, close_at_once, send_at_once
 from ..limits import (
     LINK_DELAYED_BYTES_MAX,
     LINK_HANDSHAKE_BYTES_MAX,
@@ -36,6 +37,7 @@ from ..limits import (
     LINK_SILENCE_SECONDS,
     LINK_STALL_SECONDS,
 )
+from .tasks import acquire
 
 
 class Channel:
@@ -78,10 +80,11 @@ class Channel:
         self._messages: deque[Message] = deque(messages)
         #: One sender at a time, so that no more than one frame is beyond what may be delayed.
         self._order = trio.Lock()
-        #: (when it was queued, the frame), oldest first. The first one may be being written.
+        #: (when it was queued, what is left of the frame), oldest first. The first one may be being
+        #: written.
         self._queue: deque[tuple[float, bytes]] = deque()
         self._queued_bytes = 0
-        #: How many frames were ever queued, and how many of them the socket has taken.
+        #: How many frames were ever queued, and how many of those the socket has taken.
         self._given = 0
         self._taken = 0
         #: Why the channel has ended, for all who ask.
@@ -95,27 +98,38 @@ class Channel:
         self._look()
 
     async def send(self, message: Message) -> None:
-        """Send it, after what was sent before.
+        """Send it, after what was sent before. Nobody else runs if the socket takes it at once.
 
         Raises:
             LinkLost: the channel has ended. The message may or may not have been sent.
             LinkError: it is too large for a frame; the channel goes on.
         """
-        async with self._order:
+        await acquire(self._order)
+        try:
             self._check()
             if self._faults.drops(self.peer.region):
                 self._end(LinkLost(f"a drill has dropped the link with {self.peer.region}"))
                 self._check()
             frame = self._connection.send(message)
-            self._queue.append((trio.current_time(), frame))
-            self._queued_bytes += len(frame)
-            self._given += 1
-            number = self._given
-            self._wake()
-            while self._taken < number and not self._may_wait():
-                await self._changed.wait()
-                if self._taken < number:
-                    self._check()
+            sent = 0
+            if not self._queue and not self._is_delayed():
+                sent = send_at_once(self._stream, frame)
+            if sent < len(frame):
+                await self._send_rest(frame[sent:])
+        finally:
+            self._order.release()
+
+    async def _send_rest(self, rest: bytes) -> None:
+        """Queue what is left of a frame; wait until it is written, or may wait by itself."""
+        self._queue.append((trio.current_time(), rest))
+        self._queued_bytes += len(rest)
+        self._given += 1
+        number = self._given
+        self._wake()
+        while self._taken < number and not self._may_wait():
+            await self._changed.wait()
+            if self._taken < number:
+                self._check()
 
     async def receive(self) -> Message:
         """The next message. One task at a time.
@@ -200,9 +214,11 @@ class Channel:
 
     def _may_wait(self) -> bool:
         """Whether the frames in the queue are a drill's business and nobody's who sends."""
+        return self._is_delayed() and self._queued_bytes <= LINK_DELAYED_BYTES_MAX
+
+    def _is_delayed(self) -> bool:
         fault = self._faults.of(self.peer.region)
-        is_delayed = fault.is_paused or fault.latency_seconds > 0.0
-        return is_delayed and self._queued_bytes <= LINK_DELAYED_BYTES_MAX
+        return fault.is_paused or fault.latency_seconds > 0.0
 
     def _look(self) -> None:
         """The faults have changed."""

@@ -160,8 +160,14 @@ class LinkIn:
     async def _acknowledge(self, ack: Ack) -> None:
         async with self._sending:
             if self._owes_gossip and ack.closed:
-                self._owes_gossip = False
-                await self._channel.send(Gossip(self._home.gossip()))
+                self._owes_gossip, is_told = False, False
+                try:
+                    await self._channel.send(Gossip(self._home.gossip()))
+                    is_told = True
+                finally:
+                    if not is_told:
+                        # This stream is stopped: whoever is next tells.
+                        self._owes_gossip = True
             await self._channel.send(ack)
 
     def want(self, group_id: str, partitions: Collection[int]) -> None:

@@ -40,7 +40,7 @@ from ..limits import (
 from .channel import Channel
 from .replicator import Progress, Replicator, Source
 from .stretches import Stretches
-from .tasks import Tasks
+from .tasks import Tasks, acquire
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +160,15 @@ class LinkOut:
     # Sending.
 
     async def _send(self, message: Message) -> None:
-        async with self._sending:
+        await acquire(self._sending)
+        try:
             channel = self._channel
             assert channel is not None
             if self._owes_gossip and isinstance(message, Batch | Chunk | Pulse):
-                self._owes_gossip = False
-                await channel.send(Gossip(self._home.gossip()))
+                await self._tell_groups(channel)
             await channel.send(message)
+        finally:
+            self._sending.release()
 
     async def _pulse(self) -> None:
         while True:
@@ -237,14 +239,21 @@ class LinkOut:
                         tasks.start(_task_name(place), self._replicate, source, incarnation)
                 if self._owes_gossip:
                     # Nothing else may be under way that would take it along.
-                    await self._tell_groups()
+                    async with self._sending:
+                        if self._owes_gossip and self._channel is not None:
+                            await self._tell_groups(self._channel)
                 await self._home.wait_changed()
 
-    async def _tell_groups(self) -> None:
-        async with self._sending:
-            if self._owes_gossip and self._channel is not None:
-                self._owes_gossip = False
-                await self._channel.send(Gossip(self._home.gossip()))
+    async def _tell_groups(self, channel: Channel) -> None:
+        """To be called with ``_sending``."""
+        self._owes_gossip, is_told = False, False
+        try:
+            await channel.send(Gossip(self._home.gossip()))
+            is_told = True
+        finally:
+            if not is_told:
+                # Who was about to tell is stopped: whoever is next does.
+                self._owes_gossip = True
 
     async def _replicate(self, source: Source, incarnation: int) -> None:
         progress = self.progress.setdefault((source.group_id, source.partition), Progress())

@@ -58,3 +58,11 @@ class Tasks:
         """``stop`` for every name that begins with ``prefix``."""
         for name in [name for name in self._tasks if name.startswith(prefix)]:
             await self.stop(name)
+
+
+async def acquire(lock: trio.Lock) -> None:
+    """Acquire a lock; nobody else runs if it is free, which ``lock.acquire`` lets them."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,14 @@ def usage(pid: int) -> Usage:
         ["ps", "-A", "-o", "pid=,ppid=,time=,rss="], capture_output=True, text=True, check=True
     ).stdout
     return usage_from_ps(output, pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of ``pid`` alone, without children: to the nanosecond on Linux."""
+    if sys.platform == "linux":
+        # The process's CPU clock, as clock_getcpuclockid(3) makes its number.
+        return time.clock_gettime((~pid << 3) | 2)
+    return usage(pid).cpu_seconds
 
 
 def _usage_from_proc(pid: int) -> Usage:

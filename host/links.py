@@ -10,6 +10,7 @@ names of hosts say nothing about regions, which prove themselves inside.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -128,21 +129,21 @@ class Visitors:
 class _Visitor:
     """An ``AnsweredStream``."""
 
-    __slots__ = ("_is_stranger", "_stream", "_visitors")
+    __slots__ = ("_is_stranger", "_visitors", "stream")
 
     def __init__(self, stream: ByteStream, visitors: Visitors) -> None:
-        self._stream = stream
+        self.stream = stream
         self._visitors = visitors
         self._is_stranger = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        await self.stream.send_all(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        return await self.stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self.stream.aclose()
 
     def trust(self) -> None:
         if self._is_stranger:
@@ -155,6 +156,22 @@ async def close_at_once(stream: ByteStream) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await stream.aclose()
+
+
+def send_at_once(stream: ByteStream, data: bytes) -> int:
+    """Send what the transport takes now, without waiting; how many bytes that were.
+
+    0 where that cannot be said (TLS, streams in memory), and where the connection broke: who then
+    waits to send the rest is told. Nobody else may be sending.
+    """
+    if isinstance(stream, _Visitor):
+        stream = stream.stream
+    if not isinstance(stream, trio.SocketStream):
+        return 0
+    try:
+        return os.write(stream.socket.fileno(), data)
+    except OSError:
+        return 0
 
 
 class RealLinks:

@@ -6,12 +6,13 @@ loose on it until the next SIGKILL at a random moment. Every second start has sm
 kills also hit rolling segments, compactions, flushes and trims; every tenth round begins with kills
 while the server starts. At the end ``millstream scrub`` must be content.
 
-There are three workloads. *items* is single writes and batches on a table with indexes (``load``),
+There are four workloads. *items* is single writes and batches on a table with indexes (``load``),
 *transactions* moves money between accounts in two tables of two partitions each (``transfers``):
 the total must be kept, every acknowledged transaction be wholly there and every other wholly there
 or not at all, no item may stay held, and a repeated token must do nothing twice. *triggers* has
 handlers follow a table's stream (``trigger_load``): plain ones must see every change, transactional
-ones count each once; worker processes are killed as well as the server.
+ones count each once; worker processes are killed as well as the server. *regions* is three servers
+with global tables, which are also cut off from each other (``crash_regions``).
 
 With three log directories, one of them is missing now and then for a round, and comes back as it
 was: what the others hold must do, and what it holds must not count. ``--million`` measures the
@@ -56,7 +57,7 @@ from .trigger_load import Followed
 WRITERS = 8
 RESTART_SECONDS_MAX = 2.0
 SETTINGS = ("leveldb", "segments", "leveldb x 3", "segments x 3")
-WORKLOADS = ("items", "transactions", "triggers")
+WORKLOADS = ("items", "transactions", "triggers", "regions")
 # What a transaction adds is the same in every log; one of each kind is enough by default.
 TRANSACTION_SETTINGS = ("leveldb", "segments x 3")
 TRIGGER_SETTINGS = ("leveldb", "segments")
@@ -64,6 +65,7 @@ DEFAULT_SETTINGS = {
     "items": SETTINGS,
     "transactions": TRANSACTION_SETTINGS,
     "triggers": TRIGGER_SETTINGS,
+    "regions": ("auto",),
 }
 # A worker process ends when its node does, but not in the same moment.
 WORKER_END_SECONDS_MAX = 5.0
@@ -488,6 +490,8 @@ def working_folder(keep: list[bool]) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 1 if anything was lost."""
+    from .crash_regions import RegionsCrasher  # It needs what is here.
+
     parser = argparse.ArgumentParser(prog="crash", description="SIGKILL under load, over and over")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="kills per setting")
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -516,7 +520,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with working_folder(keep) as folder:
             progress = Progress(title_of(setting, workload), found.kills + 1)
             span = (min(0.1, found.seconds), found.seconds)
-            crasher = Crasher(setting, found.seed, rounds_seconds=span, workload=workload)
+            crasher: Crasher | RegionsCrasher
+            if workload == "regions":
+                outcome = Outcome(title_of(setting, workload))
+                crasher = RegionsCrasher(outcome, setting, found.seed, rounds_seconds=span)
+            else:
+                crasher = Crasher(setting, found.seed, rounds_seconds=span, workload=workload)
             outcomes.append(crasher.run(folder, found.kills, progress))
             progress.end()
             keep.append(bool(outcomes[-1].wrong))
