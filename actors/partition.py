@@ -26,7 +26,11 @@ from ..errors import (
     Throttled,
     Unavailable,
 )
-from ..limits import GATHER_LOOKS, RECOVERY_READ_BYTES, STREAM_NEWEST_BYTES
+from ..limits import (
+    GATHER_LOOKS,
+    RECOVERY_READ_BYTES,
+    STREAM_NEWEST_BYTES,
+)
 from ..model.schema import Table
 from ..storage.log.interface import Append, LogEngine
 from ..storage.partition import Partition, Position, Ticket
@@ -134,6 +138,8 @@ class PartitionActor:
         self._append: Append | None = None
         #: The last entry, if it is short and somebody waited for it: they need not read the log.
         self.newest: Append | None = None
+        #: Told of every entry that is committed (log, LSN, length, records), if anybody wants it.
+        self.keep: Callable[[str, int, int, Sequence[Record]], None] | None = None
         #: Set when the Claim is durable and asks are answered, or when they are refused for good.
         self.serving = trio.Event()
         #: Set by an index builder that has fallen too far behind.
@@ -386,6 +392,9 @@ class PartitionActor:
             answer.ticket.resolve(answer.result)
         self._note_commit()
         append, self.newest = self._append, None
+        if self.keep is not None and append is not None:
+            lsn, records = append.expected_last + 1, self.machine.newest_records
+            self.keep(self.log_id, lsn, len(append.entry), records)
         if self.growth and append is not None and len(append.entry) <= STREAM_NEWEST_BYTES:
             self.newest = append
         self.growth.unpark_all()

@@ -24,6 +24,8 @@ from ..globaltables.packing import pack_arrivals
 from ..globaltables.watermarks import Watermarks
 from ..limits import (
     LOG_RETRY_SECONDS,
+    REPLICATION_BUSY_CHANGES,
+    REPLICATION_BUSY_FACTOR,
     REPLICATION_CHUNK_BYTES,
     REPLICATION_CHUNK_ROWS,
     REPLICATION_NOTE_ENTRIES,
@@ -175,7 +177,7 @@ class Replicator:
 
     async def run(self) -> None:
         """Send, until the other side does not take it any more; then there is a pause."""
-        with self._scope:
+        with self._scope, self._stretches.following(self.source.actor):
             await self._run()
         self.progress.state = "waiting"
         await trio.sleep(REPLICATION_REOPEN_SECONDS)
@@ -265,8 +267,10 @@ class Replicator:
             )
             # Not before: a pulse, or an acknowledgement of what went before, would count it in.
             self._sent_lsn = stretch.lsn
-            # What comes within moments shares the next batch.
-            await trio.sleep(REPLICATION_PACE_SECONDS)
+            # What comes within moments shares the next batch: the more comes, the longer they are.
+            is_busy = stretch.changes >= REPLICATION_BUSY_CHANGES
+            factor = REPLICATION_BUSY_FACTOR if is_busy else 1
+            await trio.sleep(REPLICATION_PACE_SECONDS * factor)
 
     async def _send_batch(self, batch: Batch) -> None:
         await self._room()

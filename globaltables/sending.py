@@ -6,9 +6,11 @@ sent by that one. Silent writes are sent too: they change the version, and versi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..storage.arrivals import Arrival
 from ..storage.log.entry import decode_entry
-from ..storage.records import Effect, decode_records
+from ..storage.records import Effect, Record, decode_records
 
 
 def arrivals_of(entry: bytes, number: int) -> list[Arrival]:
@@ -24,8 +26,13 @@ def arrivals_of(entry: bytes, number: int) -> list[Arrival]:
         WrongFormat: a newer millstream wrote it.
     """
     _, payload = decode_entry(entry)
+    return arrivals_among(decode_records(payload), number)
+
+
+def arrivals_among(records: Sequence[Record], number: int) -> list[Arrival]:
+    """``arrivals_of`` for an entry's records."""
     arrivals = []
-    for record in decode_records(payload):
+    for record in records:
         if type(record) is not Effect:
             continue
         if record.region not in (0, number):

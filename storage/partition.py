@@ -23,6 +23,7 @@ transaction; recovery begins there and replays the log beyond.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -160,6 +161,7 @@ class Partition:
         "epoch",
         "failed",
         "log_id",
+        "newest_records",
         "schema_in_log",
         "serving",
         "state",
@@ -189,6 +191,8 @@ class Partition:
                 )
             clock.observe(position.timestamp)
         self._building = _Batch()
+        #: Those of the last entry that was written here.
+        self.newest_records: Sequence[Record] = ()
         self._flight: _Batch | None = None
         self._flight_entry = b""
         #: Answers that wait for nothing any more.
@@ -370,6 +374,7 @@ class Partition:
         self._flight = None
         self._flight_entry = b""
         self.dirty = True
+        self.newest_records = flight.records
         return flight.answers
 
     def fail(self) -> list[Ticket]:
