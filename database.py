@@ -30,7 +30,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -46,12 +46,13 @@ from .changes import Change, Follower, Since
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
-from .host.host import real_host
+from .host.host import Host, real_host
 from .lambdas.context import current_trace
 from .lambdas.trigger import Trigger
 from .limits import (
     BATCH_GET_KEYS_MAX,
     BATCH_WRITE_REQUESTS_MAX,
+    REPLICA_LOOK_SECONDS,
     TRANSACTION_PAUSE_SECONDS,
 )
 from .model.python_values import from_item, to_attribute, to_item
@@ -59,6 +60,9 @@ from .streams.lineage import hops_of
 from .transaction import Transaction
 from .trigger_control import TriggerControl
 from .triggers import make_trigger
+
+if TYPE_CHECKING:
+    from .actors.regions import RegionSettings
 
 Plain: TypeAlias = dict[str, Any]
 Result = TypeVar("Result")
@@ -431,6 +435,50 @@ class Database:
         await self._call(table_operations.update_table, request)
         await self._wait_active(table)
 
+    # Other regions, for a database of ``open_regions``.
+
+    async def add_replica(self, table: str, region: str) -> None:
+        """Give a table a replica in another region, and wait until it is ACTIVE.
+
+        Raises:
+            ResourceNotFound: there is no such table here.
+            ResourceInUse: another region joins or leaves just now.
+            InvalidRequest: the region is none of this database's, or has the table already.
+        """
+        await self._update_replica(table, {"Create": {"RegionName": region}})
+        await self._wait_replica(table, region)
+
+    async def remove_replica(self, table: str, region: str, *, keep: bool = False) -> None:
+        """Remove a table's replica in another region, and wait until it is gone.
+
+        With ``keep`` its table stays there, as one of that region alone. Raises as ``add_replica``.
+        """
+        action = "Disassociate" if keep else "Delete"
+        await self._update_replica(table, {action: {"RegionName": region}})
+        while region in await self.replicas(table):
+            await self._tables.pause(REPLICA_LOOK_SECONDS)
+
+    async def replicas(self, table: str) -> dict[str, str]:
+        """The other regions that have the table, with the status of each."""
+        found = (await self.describe_table(table)).get("Replicas", ())
+        return {replica["RegionName"]: replica["ReplicaStatus"] for replica in found}
+
+    async def _update_replica(self, table: str, update: Plain) -> None:
+        request = {"TableName": table, "ReplicaUpdates": [update]}
+        await self._call(table_operations.update_table, request)
+
+    async def _wait_replica(self, name: str, region: str) -> None:
+        while True:
+            table = await self.describe_table(name)
+            replicas = {each["RegionName"]: each for each in table.get("Replicas", ())}
+            replica = replicas.get(region, {"ReplicaStatus": "CREATION_FAILED"})
+            if replica["ReplicaStatus"] == "CREATION_FAILED":
+                reason = replica.get("ReplicaStatusDescription", "it was removed meanwhile")
+                raise InvalidRequest(f"{region} has no replica of {name}: {reason}")
+            if (table["TableStatus"], replica["ReplicaStatus"]) == ("ACTIVE", "ACTIVE"):
+                return
+            await self._tables.pause(REPLICA_LOOK_SECONDS)
+
     # Triggers.
 
     async def add_trigger(
@@ -509,12 +557,38 @@ async def open_database(
     host = real_host()
     if clock is not None:
         host = msgspec.structs.replace(host, clock=clock)
-    async with open_node(
+    async with open_on(
+        host,
         None if path is None else os.fspath(path),
         settings,
+        namespace=namespace,
         log_engine=log_engine,
         log_directories=tuple(log_directories),
+        triggers=triggers,
+    ) as database:
+        yield database
+
+
+@asynccontextmanager
+async def open_on(
+    host: Host,
+    path: str | None,
+    settings: NodeSettings,
+    *,
+    namespace: str,
+    log_engine: str = "auto",
+    log_directories: Sequence[str] = (),
+    triggers: Iterable[Trigger] = (),
+    regions: RegionSettings | None = None,
+) -> AsyncIterator[Database]:
+    """``open_database`` on a given host, and as one region of several."""
+    async with open_node(
+        path,
+        settings,
+        log_engine=log_engine,
+        log_directories=log_directories,
         host=host,
+        regions=regions,
     ) as node:
         mappings = await start_triggers(node, triggers, namespace=namespace)
         yield Database(node.tables, mappings, namespace)
