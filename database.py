@@ -30,7 +30,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -44,11 +44,19 @@ from .api.operations import batches, items, queries, scans
 from .api.operations import tables as table_operations
 from .changes import Change, Follower, Since
 from .conflict_control import ConflictControl
-from .definitions import Index, KeyPart, definitions, index_request, key_schema
+from .definitions import (
+    Index,
+    KeyPart,
+    attributes_of,
+    definitions,
+    expressions_of,
+    index_request,
+    key_schema,
+)
 from .errors import InvalidRequest, Throttled, TransactionConflict
 from .handlers import start_triggers
 from .host.clock import Clock
-from .host.host import real_host
+from .host.host import Host, real_host
 from .lambdas.context import current_trace
 from .lambdas.trigger import Trigger
 from .limits import (
@@ -56,12 +64,16 @@ from .limits import (
     BATCH_WRITE_REQUESTS_MAX,
     TRANSACTION_PAUSE_SECONDS,
 )
-from .model.python_values import from_item, to_attribute, to_item
+from .model.python_values import from_item, to_item
+from .replica_control import ReplicaControl
 from .sessions import Consistency, Session, note_shown, reading_of
 from .streams.lineage import hops_of
 from .transaction import Transaction
 from .trigger_control import TriggerControl
 from .triggers import make_trigger, resolvers_of
+
+if TYPE_CHECKING:
+    from .actors.regions import RegionSettings
 
 Plain: TypeAlias = dict[str, Any]
 Result = TypeVar("Result")
@@ -106,7 +118,7 @@ class Table(ConflictControl):
             ResourceNotFound: no such table.
             InvalidRequest: the key does not fit the table, or the projection is malformed.
         """
-        request = {"Key": to_item(key), **_expressions(names=names)}
+        request = {"Key": to_item(key), **expressions_of(names=names)}
         if projection is not None:
             request["ProjectionExpression"] = projection
         answer = await self._call(items.get_item, request, consistency)
@@ -132,8 +144,8 @@ class Table(ConflictControl):
             OutcomeUnknown: it may or may not have taken effect.
         """
         request = {"Item": to_item(item), "ReturnValues": "ALL_OLD"}
-        request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.put_item, request, consistency))
+        request |= expressions_of(condition=condition, names=names, values=values)
+        return attributes_of(await self._call(items.put_item, request, consistency))
 
     async def update(
         self,
@@ -151,8 +163,8 @@ class Table(ConflictControl):
         Returns what ``returns`` asks for, by default the whole new item. Raises as ``put`` does.
         """
         request = {"Key": to_item(key), "UpdateExpression": update, "ReturnValues": returns}
-        request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.update_item, request, consistency))
+        request |= expressions_of(condition=condition, names=names, values=values)
+        return attributes_of(await self._call(items.update_item, request, consistency))
 
     async def delete(
         self,
@@ -168,8 +180,8 @@ class Table(ConflictControl):
         Raises as ``put`` does.
         """
         request = {"Key": to_item(key), "ReturnValues": "ALL_OLD"}
-        request |= _expressions(condition=condition, names=names, values=values)
-        return _attributes(await self._call(items.delete_item, request, consistency))
+        request |= expressions_of(condition=condition, names=names, values=values)
+        return attributes_of(await self._call(items.delete_item, request, consistency))
 
     async def query(
         self,
@@ -190,7 +202,7 @@ class Table(ConflictControl):
         goes on may or may not be seen, as with DynamoDB's pages.
         """
         request: Plain = {"KeyConditionExpression": key_condition, "ScanIndexForward": not reverse}
-        request |= _expressions(index, filter, projection, names=names, values=values)
+        request |= expressions_of(index, filter, projection, names=names, values=values)
         async for item in self._pages(queries.query, request, filter, limit, consistency):
             yield item
 
@@ -210,7 +222,7 @@ class Table(ConflictControl):
 
         ``segment`` ``(i, n)`` is the i-th (from 0) of n parts that together make the whole.
         """
-        request = _expressions(index, filter, projection, names=names, values=values)
+        request = expressions_of(index, filter, projection, names=names, values=values)
         if segment is not None:
             request["Segment"], request["TotalSegments"] = segment
         async for item in self._pages(scans.scan, request, filter, limit, consistency):
@@ -309,7 +321,7 @@ class Table(ConflictControl):
         return await self._database._call(operation, request, consistency or self._consistency)
 
 
-class Database:
+class Database(ReplicaControl):
     """An open database. Made by ``open_database``."""
 
     def __init__(
@@ -412,7 +424,7 @@ class Database:
         if stream is not None:
             request["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream}
         await self._call(table_operations.create_table, request)
-        await self._wait_active(name)
+        await self._tables.wait_active(self._caller.namespace, name)
         return self.table(name)
 
     async def create_index(self, table: str, index: Index) -> None:
@@ -429,7 +441,7 @@ class Database:
                 "GlobalSecondaryIndexUpdates": [{"Create": created}],
             },
         )
-        await self._wait_active(table)
+        await self._tables.wait_active(self._caller.namespace, table)
 
     async def delete_index(self, table: str, name: str) -> None:
         """Remove a global index and wait until it is gone."""
@@ -440,7 +452,7 @@ class Database:
                 "GlobalSecondaryIndexUpdates": [{"Delete": {"IndexName": name}}],
             },
         )
-        await self._wait_active(table)
+        await self._tables.wait_active(self._caller.namespace, table)
 
     async def delete_table(self, name: str) -> None:
         """Remove a table with everything in it, and wait until it is gone."""
@@ -458,7 +470,7 @@ class Database:
     async def _change_stream(self, table: str, specification: Plain) -> None:
         request = {"TableName": table, "StreamSpecification": specification}
         await self._call(table_operations.update_table, request)
-        await self._wait_active(table)
+        await self._tables.wait_active(self._caller.namespace, table)
 
     # Triggers.
 
@@ -495,9 +507,6 @@ class Database:
     def table_names(self) -> list[str]:
         """The names of all tables, sorted."""
         return self._tables.names(self._caller.namespace)
-
-    async def _wait_active(self, name: str) -> None:
-        await self._tables.wait_active(self._caller.namespace, name)
 
     async def _call(
         self, operation: _Operation, request: Plain, consistency: Consistency | None = None
@@ -549,51 +558,42 @@ async def open_database(
     """
     if not __debug__:
         raise RuntimeError("millstream refuses to run under python -O or PYTHONOPTIMIZE")
-    settings = NodeSettings(region=region, memtable_bytes=memtable_bytes)
     host = real_host()
     if clock is not None:
         host = msgspec.structs.replace(host, clock=clock)
-    async with open_node(
+    async with open_on(
+        host,
         None if path is None else os.fspath(path),
-        settings,
+        NodeSettings(region=region, memtable_bytes=memtable_bytes),
+        namespace=namespace,
         log_engine=log_engine,
         log_directories=tuple(log_directories),
+        triggers=triggers,
+    ) as database:
+        yield database
+
+
+@asynccontextmanager
+async def open_on(
+    host: Host,
+    path: str | None,
+    settings: NodeSettings,
+    *,
+    namespace: str,
+    log_engine: str = "auto",
+    log_directories: Sequence[str] = (),
+    triggers: Iterable[Trigger] = (),
+    regions: RegionSettings | None = None,
+) -> AsyncIterator[Database]:
+    """``open_database`` on a given host, and as one region of several."""
+    async with open_node(
+        path,
+        settings,
+        log_engine=log_engine,
+        log_directories=log_directories,
         host=host,
         resolvers=resolvers_of(triggers, namespace),
+        regions=regions,
     ) as node:
         mappings = await start_triggers(node, triggers, namespace=namespace)
         yield Database(node.tables, mappings, namespace)
-
-
-def _expressions(
-    index: str | None = None,
-    filter: str | None = None,
-    projection: str | None = None,
-    *,
-    condition: str | None = None,
-    names: Mapping[str, str] | None = None,
-    values: Mapping[str, Any] | None = None,
-) -> Plain:
-    """The members of a request for whatever is given."""
-    request: Plain = {}
-    if index is not None:
-        request["IndexName"] = index
-    if filter is not None:
-        request["FilterExpression"] = filter
-    if projection is not None:
-        request["ProjectionExpression"] = projection
-    if condition is not None:
-        request["ConditionExpression"] = condition
-        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
-    if names is not None:
-        request["ExpressionAttributeNames"] = dict(names)
-    if values is not None:
-        request["ExpressionAttributeValues"] = {
-            name: to_attribute(value, name) for name, value in values.items()
-        }
-    return request
-
-
-def _attributes(answer: Plain) -> Plain | None:
-    attributes = answer.get("Attributes")
-    return None if attributes is None else from_item(attributes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 import msgspec
 
 from .errors import InvalidRequest
+from .model.python_values import from_item, to_attribute
 
 Plain: TypeAlias = dict[str, Any]
 KeyPart: TypeAlias = str | tuple[str, type]
@@ -75,3 +76,38 @@ def index_request(kinds: dict[str, str], index: Index, leading: KeyPart | list[K
 def definitions(kinds: dict[str, str]) -> list[Plain]:
     """AttributeDefinitions."""
     return [{"AttributeName": name, "AttributeType": kind} for name, kind in kinds.items()]
+
+
+def expressions_of(
+    index: str | None = None,
+    filter: str | None = None,
+    projection: str | None = None,
+    *,
+    condition: str | None = None,
+    names: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Plain:
+    """The members of a request for whatever is given."""
+    request: Plain = {}
+    if index is not None:
+        request["IndexName"] = index
+    if filter is not None:
+        request["FilterExpression"] = filter
+    if projection is not None:
+        request["ProjectionExpression"] = projection
+    if condition is not None:
+        request["ConditionExpression"] = condition
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    if names is not None:
+        request["ExpressionAttributeNames"] = dict(names)
+    if values is not None:
+        request["ExpressionAttributeValues"] = {
+            name: to_attribute(value, name) for name, value in values.items()
+        }
+    return request
+
+
+def attributes_of(answer: Plain) -> Plain | None:
+    """The item that an answer shows, if it shows one."""
+    attributes = answer.get("Attributes")
+    return None if attributes is None else from_item(attributes)

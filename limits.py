@@ -395,6 +395,8 @@ LINK_RECEIVE_BYTES = 256 * 1024
 LINK_SEND_BYTES = 64 * 1024
 # Frames that wait because a drill delays them: a second of latency at 16 MB/s.
 LINK_DELAYED_BYTES_MAX = 16 * 1024 * 1024
+# How often Python looks whether a replica has got where it waits for it.
+REPLICA_LOOK_SECONDS = 0.01
 # What drills may do: a day of a wrong clock, a minute of latency.
 DRILL_SKEW_MS_MAX = 24 * 60 * 60 * 1000
 DRILL_LATENCY_SECONDS_MAX = 60.0

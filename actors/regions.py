@@ -166,9 +166,13 @@ class Regions:
         finally:
             self._ended.set()
 
+    def stop(self) -> None:
+        """Begin to end all links."""
+        self._scope.cancel()
+
     async def close(self) -> None:
         """End all links. Peers see the connection close."""
-        self._scope.cancel()
+        self.stop()
         await self._ended.wait()
         await self._reserve.close()
 

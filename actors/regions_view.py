@@ -89,3 +89,7 @@ class Regions(Protocol):
     def status(self) -> list[PeerStatus]:
         """Every other region, as seen from here."""
         ...
+
+    def stop(self) -> None:
+        """Begin to end all links."""
+        ...

@@ -114,12 +114,13 @@ class ManualClock:
 class SkewedClock:
     """Another clock, whose wall time is ahead of it (or behind) by so much as it is told."""
 
-    __slots__ = ("_clock", "_offset_ms", "_told")
+    __slots__ = ("_clock", "_last", "_offset_ms", "_told")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset_ms = 0
-        #: Whom to tell of a change, each under a number of its own.
+        #: Whom to tell of a change, each under a number of its own, never used again.
+        self._last = 0
         self._told: dict[int, Callable[[], None]] = {}
 
     @property
@@ -147,7 +148,8 @@ class SkewedClock:
         return self._clock.seconds_until(at_ms - self._offset_ms)
 
     def when_moved(self, tell: Callable[[], None]) -> Callable[[], None]:
-        number = max(self._told, default=0) + 1
+        self._last += 1
+        number = self._last
         self._told[number] = tell
         stop_clock = self._clock.when_moved(tell)
 

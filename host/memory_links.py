@@ -208,7 +208,7 @@ class _Listener:
 class MemoryNetwork:
     """All nodes' connections with each other, and what is wrong with them."""
 
-    __slots__ = ("_buffer_bytes", "_chance", "_last_port", "_listeners", "_ways")
+    __slots__ = ("_buffer_bytes", "_chance", "_expected", "_last_port", "_listeners", "_ways")
 
     def __init__(self, chance: Chance, buffer_bytes: int = BUFFER_BYTES) -> None:
         self._chance = chance
@@ -218,6 +218,13 @@ class MemoryNetwork:
         #: By (from whom, to whom).
         self._ways: dict[tuple[str, str], _Way] = {}
         self._last_port = 0
+        #: Addresses at which somebody will answer, and what tells those who wait for it.
+        self._expected: dict[str, trio.Event] = {}
+
+    def expect(self, address: str) -> None:
+        """Somebody will answer there: until then, who dials waits, and is not refused."""
+        if address not in self._listeners:
+            self._expected[address] = trio.Event()
 
     def of(self, name: str) -> MemoryLinks:
         """The network as the node ``name`` has it."""
@@ -271,6 +278,8 @@ class MemoryNetwork:
         """Have connections to a free address served. For views."""
         assert address not in self._listeners
         self._listeners[address] = listener
+        if address in self._expected:
+            self._expected.pop(address).set()
 
     def unlisten(self, address: str) -> None:
         """Nobody is there any more. For views."""
@@ -279,6 +288,8 @@ class MemoryNetwork:
     async def dial(self, name: str, address: str) -> ByteStream:
         """A connection from the node ``name``. For views."""
         with trio.move_on_after(LINK_DIAL_SECONDS):
+            if address in self._expected:
+                await self._expected[address].wait()
             listener = self._find(address)
             there, back = self.way(name, listener.name), self.way(listener.name, name)
             await trio.sleep(there.latency_seconds + back.latency_seconds)
