@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from ..errors import LinkError, MillstreamError
+from ..globaltables.faults import DRILL_PREFIX
 from ..globaltables.messages import (
     Ack,
     Batch,
@@ -123,7 +124,7 @@ class LinkOut:
 
     def _note_trouble(self, reason: str) -> None:
         if reason != self.trouble:
-            logger.warning("no link to %s: %s", self.peer.region, reason)
+            logger.log(severity(reason), "no link to %s: %s", self.peer.region, reason)
         self.trouble = reason
 
     async def _link(self) -> bool:
@@ -312,6 +313,11 @@ class LinkOut:
         self.skew_ms = back.now_ms - (sent_ms + now_ms) / 2
         for number in [number for number in self._pulses if number < back.number]:
             del self._pulses[number]
+
+
+def severity(reason: str) -> int:
+    """How loudly the end of a link is told: what a drill does is no surprise to anybody."""
+    return logging.INFO if reason.startswith(DRILL_PREFIX) else logging.WARNING
 
 
 def _task_name(place: tuple[str, int]) -> str:

@@ -44,7 +44,7 @@ from .group_keeper import GroupKeeper
 from .groups import Groups
 from .levels import Levels
 from .link_in import LinkIn, Sink
-from .link_out import LinkOut, first_reason
+from .link_out import LinkOut, first_reason, severity
 from .membership import Membership
 from .partition import PartitionActor
 from .replicator import Progress, Source, behind, replica_of
@@ -214,7 +214,8 @@ class Regions:
                     with trio.CancelScope(shield=True):
                         await channel.aclose()
         except* (MillstreamError, OSError) as group:
-            logger.warning("a link to this region has ended: %s", first_reason(group))
+            reason = first_reason(group)
+            logger.log(severity(reason), "a link to this region has ended: %s", reason)
 
     async def _receive(self, channel: Channel) -> None:
         """Take what one region sends, until the link is lost or the region has made another."""

@@ -34,6 +34,8 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 HEALTHY = Fault()
+#: How what a drill does is told of.
+DRILL_PREFIX = "a drill"
 
 
 class LinkFaults:
@@ -78,7 +80,7 @@ class LinkFaults:
     def check_link(self, region: str) -> None:
         """Raises LinkRefused if a drill forbids links with the region."""
         if self.of(region).is_partitioned:
-            raise LinkRefused(f"a drill has cut the links with {region}")
+            raise LinkRefused(f"{DRILL_PREFIX} has cut the links with {region}")
 
     def when_changed(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Have ``tell`` called after every change; how to stop that."""
