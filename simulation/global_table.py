@@ -193,7 +193,7 @@ class GlobalTable:
             await self._invite(first, name)
         # Clients begin when everybody is there, if that is soon.
         with trio.move_on_after(30):
-            while not all(self._is_served(name) for name in self.names):
+            while not all(map(self._is_served, self.names)):  # noqa: ASYNC110 - there is no event
                 await trio.sleep(_LOOK_SECONDS)
 
     async def _invite_late(self, first: str, name: str) -> None:
@@ -300,7 +300,7 @@ class GlobalTable:
 
     async def settle(self) -> None:
         """Return when all regions agree and have everything; how that must be is asserted."""
-        while not self._is_settled():
+        while not self._is_settled():  # noqa: ASYNC110 - there is no event
             await trio.sleep(_LOOK_SECONDS)
         self.look()
 

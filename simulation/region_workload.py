@@ -48,9 +48,7 @@ class RegionWorkload:
 
     async def rest(self, node: Node) -> None:
         # Logs of tables that left are kept while their streams are.
-        while node.tables.streams.logs() - {
-            log_id for ref in references(node) for log_id in ref.table.log_ids()
-        }:
+        while node.tables.streams.logs() - _logs(node):  # noqa: ASYNC110 - there is no event
             await trio.sleep(_LOOK_SECONDS)
 
     async def audit(self, node: Node) -> None:
@@ -77,3 +75,5 @@ class RegionWorkload:
         }
 
 
+def _logs(node: Node) -> set[str]:
+    return {log_id for ref in references(node) for log_id in ref.table.log_ids()}

@@ -11,3 +11,5 @@ MANY = len(SEEDS) >= 100
 TRANSACTION_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:6]
 #: So do worlds of triggers, a little.
 TRIGGER_SEEDS = SEEDS if len(SEEDS) > 20 else SEEDS[:10]
+#: Worlds of regions are two or three nodes each; some crash for minutes of simulated time.
+REGION_SEEDS = SEEDS if len(SEEDS) > 20 else [3, 6, 7, 17, 21]
