@@ -128,8 +128,18 @@ class GroupKeeper:
         await changes.wait_settled(ref)
         return True
 
+    def _is_needed(self, group: Group) -> bool:
+        """Whether a region that this one has invited is still being filled from here."""
+        return any(
+            member.stage is Stage.CREATING and member.invited_by == self._regions.number
+            for member in group.others(self._regions.own)
+        )
+
     async def _leave(self, group: Group, ref: TableRef | None) -> bool:
         if ref is not None:
+            if self._is_needed(group):
+                await trio.sleep(SCHEMA_RETRY_SECONDS)
+                return True
             if ref.table.status is not Status.ACTIVE or not self._regions.is_drained(group, ref):
                 await trio.sleep(SCHEMA_RETRY_SECONDS)
                 return True
@@ -142,6 +152,9 @@ class GroupKeeper:
         if ref is not None:
             if ref.table.status is Status.ACTIVE and not ref.table.is_shut:
                 await changes.shut(ref)
+                return True
+            if self._is_needed(group):
+                await trio.sleep(SCHEMA_RETRY_SECONDS)
                 return True
             if ref.table.status is not Status.DELETING:
                 if ref.table.status is not Status.ACTIVE or not self._regions.is_drained(

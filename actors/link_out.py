@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from ..errors import LinkError, MillstreamError
+from ..errors import LinkError, MillstreamError, StorageError
 from ..globaltables.faults import DRILL_PREFIX
 from ..globaltables.messages import (
     Ack,
@@ -37,6 +37,7 @@ from ..limits import (
     LINK_STREAMS_MAX,
     PULSE_SECONDS,
     PULSE_WANTED_SECONDS,
+    REPLICATION_REOPEN_SECONDS,
 )
 from .channel import Channel
 from .replicator import Progress, Replicator, Source
@@ -274,6 +275,10 @@ class LinkOut:
             self._replicators[replicator.stream] = replicator
             try:
                 await replicator.run()
+            except StorageError as error:
+                # The log is being reopened, or damaged, or gone: the link lives on.
+                logger.error("partition %d is sent later: %s", source.partition, error)
+                await trio.sleep(REPLICATION_REOPEN_SECONDS)
             finally:
                 del self._replicators[replicator.stream]
 

@@ -39,6 +39,8 @@ class Membership:
         group = self._regions.group_of(table)
         if group is None:
             group = await self._found(table)
+        if group.members[self._regions.own].stage is not Stage.ACTIVE:
+            raise ResourceInUse(f"The replica of {table.name} here is being made, or is leaving")
         member = group.member(region)
         if member is not None and member.is_member:
             raise InvalidRequest(

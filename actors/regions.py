@@ -463,6 +463,9 @@ class Regions:
                 progress = link.progress.get((group.group_id, index))
                 if progress is None or progress.acked_lsn < source.actor.lsn:
                     return False
+                if source.actor.machine.state.promises:
+                    # A transaction is still to take effect.
+                    return False
         return True
 
     def _collectible(self) -> list[tuple[Group, list[int], list[Source]]]:

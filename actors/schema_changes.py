@@ -260,8 +260,12 @@ class SchemaChanges:
         await self._set_shut(ref, False)
 
     async def shut(self, ref: TableRef) -> None:
-        """A replica is about to go: it serves nobody from now on, but its changes are sent."""
+        """A replica is about to go: it serves nobody from now on, but its changes are sent.
+
+        What was asked for before is in the logs when this returns, or never will be.
+        """
         await self._set_shut(ref, True)
+        await self._barrier(ref)
 
     async def _set_shut(self, ref: TableRef, is_shut: bool) -> None:
         table = self._idle(ref)

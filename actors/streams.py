@@ -259,11 +259,15 @@ class Streams:
         return self._timestamp(log_id, lsn)
 
     def entry(self, log_id: str, lsn: int) -> bytes:
-        """A committed entry of a served partition.
+        """A committed entry of a partition.
 
-        Raises Trimmed, Corrupt, or Ambiguous while the log is being reopened.
+        Raises StorageError if it is not served any more, Trimmed, Corrupt, or Ambiguous while the
+        log is being reopened.
         """
-        return self._entry(log_id, lsn, self._actors[log_id].lsn)
+        actor = self._actors.get(log_id)
+        if actor is None:
+            raise StorageError(f"log {log_id} is not served any more")
+        return self._entry(log_id, lsn, actor.lsn)
 
     def _newest(self, log_id: str, lsn: int) -> bytes | None:
         """The entry at ``lsn``, if its partition has just written it."""
