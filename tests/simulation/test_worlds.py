@@ -125,12 +125,15 @@ def test_a_run_prints_one_line_a_world_and_a_sum(capsys: pytest.CaptureFixture[s
         "seed 8 of items",
         "seed 8 of transactions",
         "seed 8 of triggers",
+        "seed 8 of regions",
         "seed 9 of items",
         "seed 9 of transactions",
         "seed 9 of triggers",
+        "seed 9 of regions",
         "2 worlds of items, 0 failed",
         "2 worlds of transactions, 0 failed",
         "2 worlds of triggers, 0 failed",
+        "2 worlds of regions, 0 failed",
     ]
 
 
