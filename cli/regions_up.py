@@ -76,7 +76,8 @@ def up(arguments: argparse.Namespace, console: Console) -> int:
             finally:
                 _stop(nodes)
     except _Stop:
-        return EXIT_FAILED
+        # Between the start and the watch.
+        return EXIT_OK
     finally:
         (folder / ENDPOINTS_FILE).unlink(missing_ok=True)
 
