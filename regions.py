@@ -129,6 +129,11 @@ class Regions(Mapping[str, Database]):
                 await database._wait_replica(table, region)
             else:
                 await database.add_replica(table, region)
+        # The others hear of it a moment later.
+        for region in dict.fromkeys((source, *wanted)):
+            for other in wanted:
+                if other != region:
+                    await self[region]._wait_replica(table, other)
 
     async def settled(self, table: str | None = None, *, seconds: float = 30.0) -> None:
         """Return when every region has what every other one has written, to ``table`` or at all.
