@@ -200,27 +200,34 @@ class Replicator:
             logger.info("a stream is not opened yet: %s", self._answer.reason)
             return
         lsn, cursor = self._answer.lsn, self._answer.cursor
+        filled_round = self._answer.round
         while True:
             first = self._stretches.first(self.source.actor)
-            if self._answer.round < self.source.round:
+            if filled_round < self.source.round:
+                filled_round = self.source.round
                 lsn = await self._fill(0, None, first)
-            elif self._reaches(lsn, cursor, first):
-                self.progress.acked_lsn = max(self.progress.acked_lsn, lsn)
-            else:
+            elif not self._reaches(lsn, cursor, first):
                 lsn = await self._fill(lsn, cursor, first)
+            else:
+                lsn = max(lsn, first - 1)
+                if not self._flight:
+                    self.progress.acked_lsn = max(self.progress.acked_lsn, lsn)
             self._sent_lsn = self._named_lsn = lsn
             self.progress.state = "following"
             self.is_following = True
             try:
                 await self._follow()
             except Trimmed:
-                logger.warning("log %s no longer reaches back", self.source.actor.log_id)
+                logger.info("log %s no longer reaches back", self.source.actor.log_id)
             self.is_following = False
-            lsn, cursor = 0, None
+            lsn, cursor = self._sent_lsn, None
 
     def _reaches(self, lsn: int, cursor: bytes | None, first: int) -> bool:
         """Whether the log from ``first`` on is all that somebody lacks who has it up to ``lsn``."""
-        if cursor is not None or first > lsn + 1:
+        own_lsn = replica_of(self.source.actor).replica.own_lsn
+        # What was trimmed may have been nothing but what other regions had sent.
+        is_there = first <= lsn + 1 or (own_lsn is not None and own_lsn <= lsn)
+        if cursor is not None or not is_there:
             return False
         # A table that was made as a replica had nothing of its own before its log; and who was
         # there before misses nothing else of it. For others tombstones may have gone already.

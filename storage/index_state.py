@@ -104,6 +104,9 @@ class IndexState:
             case _:
                 pass
 
+    def applied_entry(self, lsn: int) -> None:
+        """All records of an entry are carried into the tree."""
+
     def applied(self, record: Record) -> None:
         """Forget what was pending for a record proposed here that is now applied."""
         if isinstance(record, IndexProgress) and self._pending.get(record.base_log) is record:

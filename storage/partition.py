@@ -117,6 +117,8 @@ class State(Protocol):
 
     def apply(self, record: Record) -> None: ...
 
+    def applied_entry(self, lsn: int) -> None: ...
+
     def applied(self, record: Record) -> None: ...
 
 
@@ -276,6 +278,7 @@ class Partition:
             elif isinstance(record, Barrier):
                 self.schema_in_log = record.schema
             self.state.apply(record)
+        self.state.applied_entry(link.lsn)
         self._link = link
         self._clock.observe(link.timestamp)
         self.dirty = True
@@ -371,6 +374,7 @@ class Partition:
             state.apply(record)
             state.applied(record)
         self._link = check_entry(self._flight_entry, self._link)
+        state.applied_entry(self._link.lsn)
         self._flight = None
         self._flight_entry = b""
         self.dirty = True

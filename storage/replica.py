@@ -31,12 +31,14 @@ Resolve = Callable[[Item | None, Item | None], Item | None]
 class ReplicaPosition(msgspec.Struct, frozen=True):
     """What is stored of it with a partition's position.
 
-    ``heard``: region, this one too -> its highest hlc here.
+    ``heard``: region, this one too -> its highest hlc here. ``own_lsn``: the last entry with a
+    change of this region's own, or a barrier; None: not known.
     """
 
     received: dict[str, Received] = {}
     horizon: int = 0
     heard: dict[int, int] = {}
+    own_lsn: int | None = None
 
 
 class Replica:
@@ -45,19 +47,22 @@ class Replica:
     __slots__ = (
         "_btree",
         "_counts",
+        "_is_own",
         "_number",
         "_proposed",
         "_receiving",
         "changes",
         "heard",
         "horizon",
+        "own_lsn",
         "received",
         "totals",
         "tree",
     )
 
     def __init__(self, btree: BTree, number: int, position: ReplicaPosition | None) -> None:
-        position = position or ReplicaPosition()
+        # A table becomes a global one by a barrier that is still to be replayed, or was made so.
+        position = position or ReplicaPosition(own_lsn=0)
         self._btree = btree
         self._number = number
         #: The tombstones' tree; 0 while the table is no global one.
@@ -78,12 +83,16 @@ class Replica:
         self.heard = dict(position.heard)
         #: How many changes of this region's own took effect since this object was made.
         self.changes = 0
+        #: The LSN of the last entry that brought one, or a barrier; None: not known.
+        self.own_lsn = position.own_lsn
+        #: The entry being applied is such a one.
+        self._is_own = False
 
     def position(self) -> ReplicaPosition | None:
         """What is stored; None for a table that was never a global one."""
         if not self.tree and not self.received:
             return None
-        return ReplicaPosition(dict(self.received), self.horizon, dict(self.heard))
+        return ReplicaPosition(dict(self.received), self.horizon, dict(self.heard), self.own_lsn)
 
     # Versions.
 
@@ -146,6 +155,10 @@ class Replica:
 
     # Applying.
 
+    def apply_barrier(self) -> None:
+        """Perhaps the table is a global one from here on, with all that it has."""
+        self._is_own = True
+
     def apply_effect(self, effect: Effect) -> None:
         """Keep tombstones in step with one committed effect of a global table."""
         assert self.tree
@@ -159,6 +172,13 @@ class Replica:
             self.heard[region] = effect.hlc
         if region == self._number:
             self.changes += 1
+            self._is_own = True
+
+    def applied_entry(self, lsn: int) -> None:
+        """All records of an entry are applied."""
+        if self._is_own:
+            self.own_lsn = lsn
+            self._is_own = False
 
     def apply_dropped(self, record: TombstonesDropped) -> None:
         """Remove tombstones that every region has passed, unless they are newer again."""

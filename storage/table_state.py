@@ -422,6 +422,7 @@ class TableState:
                 self._apply_effect(record)
             case Barrier():
                 self.adopt(msgspec.msgpack.decode(record.table, type=Table))
+                self.replica.apply_barrier()
             case Prepared():
                 self._transactions.apply_promise(record)
             case Committed() | Aborted():
@@ -436,6 +437,10 @@ class TableState:
                 self.btree.put(TOKEN_TREE, key, encode_row(key, row))
             case _:
                 pass
+
+    def applied_entry(self, lsn: int) -> None:
+        """All records of an entry are carried into the tree."""
+        self.replica.applied_entry(lsn)
 
     def applied(self, record: Record) -> None:
         """Forget what was pending for a record that was proposed here and is now in the tree."""

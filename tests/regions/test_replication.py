@@ -135,6 +135,36 @@ async def test_a_region_behind_what_the_log_keeps_is_filled_again() -> None:
         assert len(world.equal()) == 22
 
 
+async def test_a_log_trimmed_of_what_others_had_sent_needs_no_filling() -> None:
+    # Worlds of regions, seeds 117 and 144: each filling made the other direction fill, for ever.
+    settings = NodeSettings(stream_retention_seconds=0.2, flush_interval_seconds=0.1)
+    async with open_world(*NAMES[:2], settings=settings) as world:
+        await world.make_global()
+        idle = world.regions(NAMES[1])
+        await world.put(NAMES[1], pk="of two")
+        await world.settled()
+        link = idle.links[NAMES[0]]
+        (progress,) = link.progress.values()
+        log = world.table(NAMES[1]).table.partitions[0].log_id
+        streams = world[NAMES[1]].tables.streams
+        known = world.table(NAMES[1]).partition_of(b"").lsn
+        with trio.fail_after(20):
+            while streams.first_kept(log) <= known + 2:
+                await world.put(NAMES[0], pk="of one", v=str(trio.current_time()))
+                await trio.sleep(0.02)
+                world[NAMES[1]].flusher.note_commit()
+        await world.settled()
+        sent = progress.changes_sent
+        world.network.cut(*NAMES[:2])
+        await until(lambda: not link.is_linked)
+        world.network.heal(*NAMES[:2])
+        await until(lambda: link.is_linked and progress.state == "following")
+        await world.put(NAMES[1], pk="of two", v="again")
+        await world.settled()
+        assert len(world.equal()) == 2
+        assert progress.changes_sent - sent == 1
+
+
 async def test_a_transaction_larger_than_a_message_arrives_whole() -> None:
     async with open_world(*NAMES[:2]) as world:
         await world.make_global()
