@@ -34,6 +34,8 @@ _SECRET = b"the secret of the simulation"
 _SETBACKS = (RequestError, Unavailable, OutcomeUnknown, StorageError, Gone)
 _Ask = Callable[[Regions, TableRef, Member | None], Awaitable[bool]]
 _LOOK_SECONDS = 0.05
+#: How long a world waits for a region to come, or to leave, before it goes on.
+_MEMBERS_SECONDS = 15.0
 _MARKS_SECONDS = 0.1
 
 
@@ -82,6 +84,7 @@ class GlobalTable:
         self.owed: dict[str, int] = {}
         self.marks: dict[Mark, None] = {}
         self.departures = 0
+        self._is_founded = False
 
     def settings_of(self, name: str) -> RegionSettings:
         """What the node of a region is told of the others."""
@@ -156,14 +159,15 @@ class GlobalTable:
         rng = self._rng
         if self._more.invites_late:
             first, *others = self.names
-            async with trio.open_nursery() as nursery:
-                for name in others:
-                    nursery.start_soon(self._invite_late, first, name)
+            with trio.move_on_after(_MEMBERS_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    for name in others:
+                        nursery.start_soon(self._invite_late, first, name)
         for _ in range(self._more.departures):
             await trio.sleep(rng.expovariate(0.5))
             leaver = rng.choice(self.names)
             keep = rng.random() < self._more.keeps
-            with trio.move_on_after(120):
+            with trio.move_on_after(_MEMBERS_SECONDS):
                 await self._leave(leaver, keep)
                 await trio.sleep(rng.expovariate(2))
                 if rng.random() < 0.9:
@@ -189,10 +193,10 @@ class GlobalTable:
                 await trio.sleep(_LOOK_SECONDS)
 
     async def _invite_all(self, first: str, others: list[str]) -> None:
-        for name in others:
-            await self._invite(first, name)
         # Clients begin when everybody is there, if that is soon.
-        with trio.move_on_after(30):
+        with trio.move_on_after(_MEMBERS_SECONDS):
+            for name in others:
+                await self._invite(first, name)
             while not all(map(self._is_served, self.names)):  # noqa: ASYNC110 - there is no event
                 await trio.sleep(_LOOK_SECONDS)
 
@@ -212,6 +216,7 @@ class GlobalTable:
             if member is not None and member.is_member:
                 return True
             await regions.add_replica(ref.table, name, Overrides())
+            self._is_founded = True
             self._note("invited", inviter, name)
             return True
 
@@ -258,7 +263,7 @@ class GlobalTable:
             try:
                 if ref is not None and node.regions is not None:
                     group = node.regions.group_of(ref.table)
-                    if group is None and ref.table.group_id is None and asker != self.names[0]:
+                    if group is None and self._is_founded:
                         return  # It has left itself.
                     member = None if group is None else group.member(name)
                     with sim.within_life():
@@ -277,7 +282,8 @@ class GlobalTable:
             node = await sim.ready()
             try:
                 with sim.within_life():
-                    if node.tables.find("", MAIN) is None:
+                    ref = node.tables.find("", MAIN)
+                    if ref is None or ref.table.group_id is not None:
                         return
                     await node.tables.delete("", MAIN)
                     await node.tables.wait_gone("", MAIN)

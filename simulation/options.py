@@ -338,6 +338,8 @@ def draw_region_options(seed: int, rng: random.Random) -> Options:
         return rng.uniform(low, high) if rng.random() < chance else 0.0
 
     failure = rng.choice((0.0, 0.0, 0.01, 0.05))
+    latency_seconds = rng.choice((0.0, 0.005, 0.03))
+    knobs = {name: rng.choice(values) for name, (_, values) in sorted(_REGION_KNOBS.items())}
     kinds = ("cut", "cut_silently", "cut_one_way", "slow", "drop", "pause", "forbid")
     return msgspec.structs.replace(
         world,
@@ -349,13 +351,10 @@ def draw_region_options(seed: int, rng: random.Random) -> Options:
             stream_retention_seconds=rng.choice((0.05, 0.5, 3.0, 20.0)),
             stream_shard_seconds=rng.choice((0.3, 3.0, 3600.0)),
         ),
-        knobs={
-            **world.knobs,
-            **{name: rng.choice(values) for name, (_, values) in sorted(_REGION_KNOBS.items())},
-        },
+        knobs={**world.knobs, **knobs},
         faults=msgspec.structs.replace(
             world.faults,
-            mishap_interval_seconds=max(rng.choice((0.3, 1.0, 4.0)), 8 * failure),
+            mishap_interval_seconds=max(rng.choice((0.5, 2.0, 6.0)), 12 * failure),
             log_sync_failure=failure,
             clock_jump_ms_max=rng.choice((1000, 20_000, 20_000, 100_000)),
         ),
@@ -376,7 +375,7 @@ def draw_region_options(seed: int, rng: random.Random) -> Options:
             delete=rng.choice((0.0, 0.2, 0.5)),
             transact=rng.choice((0.0, 0.1, 0.3)),
             pauses=rng.choice((0.0, 0.05, 0.2)),
-            latency_seconds=rng.choice((0.0, 0.01, 0.1)),
+            latency_seconds=latency_seconds,
             network_interval_seconds=rng.choice((0.2, 1.0, 4.0)),
             weather={kind: sometimes(0.5, 0.2, 1.0) for kind in kinds},
         ),

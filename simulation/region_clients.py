@@ -24,7 +24,7 @@ from .simulated_node import Gone, SimulatedNode
 from .tables import MAIN, Keys, command_of, draw_action, is_served
 
 #: How long, and how often, a client waits for a table that its region does not have.
-_ABSENT_SECONDS, _ABSENT_MAX = 0.3, 40
+_ABSENT_SECONDS, _ABSENT_MAX = 0.3, 30
 
 
 class Told(msgspec.Struct, frozen=True):

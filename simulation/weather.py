@@ -16,7 +16,7 @@ from ..host.memory_links import MemoryNetwork
 from .options import RegionOptions
 
 #: Now and then something lasts longer than a peer may be silent.
-_LONG, _LONG_SECONDS = 0.07, 20.0
+_LONG, _LONG_SECONDS = 0.05, 20.0
 
 
 class Weather:
