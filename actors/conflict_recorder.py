@@ -95,11 +95,12 @@ class ConflictRecorder:
         async with trio.open_nursery() as nursery:
             tasks = Tasks(nursery)
             while True:
+                seen = self._regions.changes
                 for place in self._places():
                     if place.name not in tasks:
                         tasks.start(place.name, self._follow, place)
                 with trio.move_on_after(SCHEMA_RETRY_SECONDS * 10):
-                    await self._regions.wait_changed()
+                    await self._regions.wait_changed(seen)
 
     def _places(self) -> list[_Place]:
         return [

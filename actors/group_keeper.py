@@ -41,11 +41,12 @@ class GroupKeeper:
         async with trio.open_nursery() as nursery:
             tasks = Tasks(nursery)
             while True:
+                seen = self._regions.changes
                 for group in self._regions.store.all():
                     if group.group_id not in tasks and self._has_more(group):
                         tasks.start(group.group_id, self._tend, group.group_id)
                 with trio.move_on_after(SCHEMA_RETRY_SECONDS * 10):
-                    await self._regions.wait_changed()
+                    await self._regions.wait_changed(seen)
 
     def _has_more(self, group: Group) -> bool:
         own = group.member(self._regions.own)

@@ -62,8 +62,13 @@ class Home(Protocol):
         """What is to be sent to ``peer``: the sources, and its incarnation in their groups."""
         ...
 
-    async def wait_changed(self) -> None:
-        """Return when groups or tables may have changed."""
+    @property
+    def changes(self) -> int:
+        """How often groups or tables have changed."""
+        ...
+
+    async def wait_changed(self, seen: int) -> None:
+        """Return when groups or tables may have changed since ``changes`` was ``seen``."""
         ...
 
 
@@ -225,6 +230,8 @@ class LinkOut:
             tasks = Tasks(nursery)
             running: dict[tuple[str, int], tuple[str, int, int]] = {}
             while True:
+                # A change while something is awaited here is one to look at again.
+                seen = self._home.changes
                 wanted = {
                     place: (source.actor.log_id, incarnation, source.round)
                     for place, (source, incarnation) in self._home.sources_for(self.peer).items()
@@ -244,7 +251,7 @@ class LinkOut:
                     async with self._sending:
                         if self._owes_gossip and self._channel is not None:
                             await self._tell_groups(self._channel)
-                await self._home.wait_changed()
+                await self._home.wait_changed(seen)
 
     async def _tell_groups(self, channel: Channel) -> None:
         """To be called with ``_sending``."""

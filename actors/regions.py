@@ -115,6 +115,8 @@ class Regions:
         self.faults = settings.faults
         self.store = Groups(node.catalog, self.own, self._note_group)
         self._changed = trio.lowlevel.ParkingLot()
+        #: How often groups or tables have changed: who looks at them notes it before.
+        self.changes = 0
         self._marks: dict[tuple[str, int], Watermarks] = {}
         #: Those who wait for a watermark to move.
         self.marked = trio.lowlevel.ParkingLot()
@@ -274,7 +276,7 @@ class Regions:
             link.note_groups()
         for incoming in self._incoming.values():
             incoming.note_groups()
-        self._changed.unpark_all()
+        self.note_changed()
 
     def _forget(self, group_id: str, number: int) -> None:
         self._filled.pop((group_id, number), None)
@@ -283,12 +285,14 @@ class Regions:
                 marks.forget(number)
 
     def note_changed(self) -> None:
-        """Tables have changed."""
+        """Groups or tables have changed."""
+        self.changes += 1
         self._changed.unpark_all()
 
-    async def wait_changed(self) -> None:
-        """Return when groups or tables may have changed."""
-        await self._changed.park()
+    async def wait_changed(self, seen: int) -> None:
+        """Return when groups or tables may have changed since ``changes`` was ``seen``."""
+        if self.changes == seen:
+            await self._changed.park()
 
     # What users ask for: see ``Membership``.
 
@@ -427,7 +431,7 @@ class Regions:
     def note_filled(self, group_id: str, number: int, partition: int) -> None:
         """The partition holds everything that region ``number`` had."""
         self._filled.setdefault((group_id, number), set()).add(partition)
-        self._changed.unpark_all()
+        self.note_changed()
 
     def is_filled(self, group: Group) -> bool:
         """Whether the table here holds everything that the region which invited it had.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 import trio
+import trio.testing
 
+from millstream.actors.channel import Channel
+from millstream.actors.link_out import LinkOut
 from millstream.model.groups import Overrides, Stage
 from millstream.model.schema import (
     KeyAttribute,
@@ -137,3 +141,25 @@ async def test_what_only_one_region_has_of_a_lost_one_reaches_the_others() -> No
         await world.regions(ONE).forget_replica(world.table(ONE).table, THREE)
         await until(lambda: world.get(ONE, "a") is not None)
         assert world.dump(ONE) == world.dump(TWO)
+
+
+async def test_a_change_while_groups_are_being_told_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tell_groups = LinkOut._tell_groups
+
+    async with open_world(*NAMES[:2]) as world:
+        first = world.regions(ONE)
+        link = first.links[TWO]
+
+        async def tell_slowly(self: LinkOut, channel: Channel) -> None:
+            if self is link:
+                await until(lambda: bool(first.store.all()))
+            await tell_groups(self, channel)
+
+        await until(lambda: link.is_linked)
+        monkeypatch.setattr(LinkOut, "_tell_groups", tell_slowly)
+        link.note_groups()
+        first.note_changed()
+        await trio.testing.wait_all_tasks_blocked()
+        await world.make_global()
